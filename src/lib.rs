@@ -2,5 +2,5 @@
 //!
 //! The map of the modules; data flows down it, and a file imports only what stands above it here.
 
-pub mod protocol;
 pub mod source;
+pub mod protocol;

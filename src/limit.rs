@@ -1,0 +1,183 @@
+//! How many requests may be in flight: a fixed number, or the number that the store itself shows to bear.
+//!
+//! The automatic limit doubles until the store first says `SlowDown`, then rises by one a round trip and halves at
+//! each further `SlowDown`: additive increase, multiplicative decrease, as congestion control does (RFC 5681). It
+//! also stops rising where more requests in flight only make each of them slower.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::Instant;
+
+/// Where `auto` starts.
+const START: usize = 32;
+/// The lowest and the highest that `auto` goes.
+const RANGE: (usize, usize) = (4, 1024);
+/// A mean answer this much above four times the fastest one says that requests wait for each other.
+const QUEUEING: Duration = Duration::from_millis(50);
+
+/// A limit on requests in flight.
+#[derive(Debug)]
+pub struct Limit {
+    permits: Semaphore,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    adaptive: bool,
+    limit: usize,
+    /// Permits that are to vanish when they come back.
+    surplus: usize,
+    /// How often the limit was halved: answers to requests from before do not halve it again.
+    halvings: u64,
+    /// Answers since the limit last rose.
+    answers: usize,
+    fastest: Duration,
+    mean: Duration,
+}
+
+/// Leave to have one request in flight.
+#[derive(Debug)]
+pub struct Permit<'l> {
+    limit: &'l Limit,
+    permit: Option<SemaphorePermit<'l>>,
+    since: Instant,
+    halvings: u64,
+}
+
+impl Limit {
+    /// Always this many, at least one.
+    #[must_use]
+    pub fn fixed(limit: usize) -> Self {
+        Self::new(limit.max(1), false)
+    }
+
+    /// As many as the store bears, up to 1024.
+    #[must_use]
+    pub fn adaptive() -> Self {
+        Self::new(START, true)
+    }
+
+    fn new(limit: usize, adaptive: bool) -> Self {
+        let state = State {
+            adaptive,
+            limit,
+            surplus: 0,
+            halvings: 0,
+            answers: 0,
+            fastest: Duration::MAX,
+            mean: Duration::ZERO,
+        };
+        Self { permits: Semaphore::new(limit), state: Mutex::new(state) }
+    }
+
+    /// Waits for leave to send a request.
+    ///
+    /// # Panics
+    /// Never: the semaphore is never closed.
+    pub async fn acquire(&self) -> Permit<'_> {
+        let permit = self.permits.acquire().await.expect("the semaphore is never closed");
+        Permit { limit: self, permit: Some(permit), since: Instant::now(), halvings: self.state().halvings }
+    }
+
+    /// How many may be in flight now.
+    #[must_use]
+    pub fn current(&self) -> usize {
+        self.state().limit
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl Permit<'_> {
+    /// The store answered.
+    pub fn answered(self) {
+        let mut state = self.limit.state();
+        if !state.adaptive {
+            return;
+        }
+        let took = self.since.elapsed();
+        state.fastest = state.fastest.min(took);
+        state.mean = if state.mean.is_zero() { took } else { (state.mean * 15 + took) / 16 };
+        state.answers += 1;
+        let round = if state.halvings == 0 { 1 } else { state.limit };
+        let queueing = state.mean > state.fastest * 4 + QUEUEING;
+        if state.answers >= round && !queueing && state.limit < RANGE.1 {
+            state.answers = 0;
+            state.limit += 1;
+            if state.surplus > 0 {
+                state.surplus -= 1;
+            } else {
+                self.limit.permits.add_permits(1);
+            }
+        }
+    }
+
+    /// The store said `SlowDown`.
+    pub fn throttled(self) {
+        let mut state = self.limit.state();
+        if !state.adaptive || self.halvings != state.halvings {
+            return;
+        }
+        let halved = (state.limit / 2).max(RANGE.0);
+        state.surplus += state.limit - halved;
+        state.limit = halved;
+        state.halvings += 1;
+        state.answers = 0;
+    }
+}
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        let mut state = self.limit.state();
+        if state.surplus > 0
+            && let Some(permit) = self.permit.take()
+        {
+            state.surplus -= 1;
+            permit.forget();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_limit_rises_with_answers_and_halves_once_for_a_burst_of_slow_downs() {
+        let limit = Limit::adaptive();
+        for _ in 0..32 {
+            limit.acquire().await.answered();
+        }
+        assert_eq!(limit.current(), 64);
+        let burst = [limit.acquire().await, limit.acquire().await, limit.acquire().await];
+        for permit in burst {
+            permit.throttled();
+        }
+        assert_eq!(limit.current(), 32);
+        assert_eq!(limit.permits.available_permits() + limit.state().surplus, 64 - 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_limit_does_not_rise_where_requests_only_wait_for_each_other() {
+        let limit = Limit::adaptive();
+        limit.acquire().await.answered();
+        let permit = limit.acquire().await;
+        tokio::time::advance(Duration::from_secs(2)).await;
+        let before = limit.current();
+        permit.answered();
+        assert_eq!(limit.current(), before);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fixed_limit_stays() {
+        let limit = Limit::fixed(2);
+        limit.acquire().await.throttled();
+        limit.acquire().await.answered();
+        assert_eq!(limit.current(), 2);
+    }
+}

@@ -1,0 +1,195 @@
+//! What can go wrong with a request, told apart by what the program does about it.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+
+use super::Operation;
+
+/// A request that did not succeed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub struct Failure {
+    /// What follows from it.
+    pub kind: Kind,
+    /// The request.
+    pub operation: Operation,
+    /// The bucket it went to.
+    pub bucket: String,
+    /// The key, where it had one.
+    pub key: Option<String>,
+    /// An earlier or the last attempt may have been applied although it was not answered.
+    pub ambiguous: bool,
+    /// S3's code and message, or the network's.
+    pub detail: String,
+}
+
+/// What kind of failure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// 404 of an object or an upload.
+    Missing,
+    /// 404 of the bucket.
+    NoSuchBucket,
+    /// 403; for a HEAD or GET it may hide a 404 from who may not list.
+    Denied,
+    /// 412.
+    Condition,
+    /// 409.
+    Conflict,
+    /// 403 `InvalidObjectState`: archived, it cannot be read.
+    Archived,
+    /// 301, 307, 400: the bucket is in another region, which S3 may have named.
+    Elsewhere(Option<String>),
+    /// No credentials, or such as S3 does not know or takes for expired.
+    Credentials,
+    /// The clocks of this machine and of S3 are too far apart.
+    Clock,
+    /// 503 or 429: asked too often.
+    Throttled,
+    /// Any other 5xx.
+    Server,
+    /// No answer, half an answer, or one that cannot be read.
+    NoAnswer,
+    /// The body is not what was announced or listed.
+    Damaged,
+    /// S3 found that the bytes are not those of the checksum.
+    Checksum,
+    /// Any other refusal.
+    Refused,
+}
+
+impl Failure {
+    /// Would asking again help?
+    #[must_use]
+    pub fn transient(&self) -> bool {
+        matches!(self.kind, Kind::Throttled | Kind::Server | Kind::NoAnswer | Kind::Damaged)
+    }
+
+    /// Would another run meet the same, whatever the object?
+    #[must_use]
+    pub fn hopeless(&self) -> bool {
+        match self.kind {
+            Kind::NoSuchBucket | Kind::Elsewhere(_) | Kind::Credentials | Kind::Clock => true,
+            Kind::Denied => !self.operation.reads_an_object(),
+            _ => false,
+        }
+    }
+
+    pub(super) fn of<E>(error: SdkError<E, HttpResponse>, operation: Operation, bucket: &str, key: Option<&str>) -> Self
+    where
+        E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
+    {
+        let status = error.raw_response().map(|response| response.status().as_u16());
+        let region = error
+            .raw_response()
+            .and_then(|response| response.headers().get("x-amz-bucket-region"))
+            .map(ToOwned::to_owned);
+        let code = error.code().map(ToOwned::to_owned);
+        let kind = match &error {
+            SdkError::ServiceError(_) => kind(status.unwrap_or(0), code.as_deref(), region),
+            _ if mentions_credentials(&error) => Kind::Credentials,
+            _ => Kind::NoAnswer,
+        };
+        let detail = match (&code, error.message(), status) {
+            (Some(code), Some(message), _) => format!("{code}: {message}"),
+            (Some(code), None, _) => code.clone(),
+            (None, _, Some(status)) if matches!(error, SdkError::ServiceError(_)) => format!("HTTP status {status}"),
+            _ => innermost(&error),
+        };
+        let ambiguous = matches!(kind, Kind::NoAnswer | Kind::Server);
+        Self::new(kind, operation, bucket, key, &detail).ambiguous_if(ambiguous)
+    }
+
+    pub(super) fn new(kind: Kind, operation: Operation, bucket: &str, key: Option<&str>, detail: &str) -> Self {
+        Self {
+            kind,
+            operation,
+            bucket: bucket.to_owned(),
+            key: key.map(ToOwned::to_owned),
+            ambiguous: false,
+            detail: printable(detail),
+        }
+    }
+
+    pub(super) fn ambiguous_if(mut self, ambiguous: bool) -> Self {
+        self.ambiguous |= ambiguous;
+        self
+    }
+}
+
+fn kind(status: u16, code: Option<&str>, region: Option<String>) -> Kind {
+    match (code.unwrap_or_default(), status) {
+        ("NoSuchBucket", _) => Kind::NoSuchBucket,
+        ("InvalidObjectState", _) => Kind::Archived,
+        ("RequestTimeTooSkewed", _) => Kind::Clock,
+        (
+            "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "ExpiredToken" | "InvalidToken" | "TokenRefreshRequired",
+            _,
+        ) => Kind::Credentials,
+        ("PermanentRedirect" | "TemporaryRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException", _)
+        | (_, 301 | 307) => Kind::Elsewhere(region),
+        ("SlowDown" | "RequestLimitExceeded" | "ThrottlingException" | "Throttling", _) | (_, 429 | 503) => {
+            Kind::Throttled
+        }
+        ("RequestTimeout", _) => Kind::NoAnswer,
+        ("BadDigest" | "InvalidDigest" | "XAmzContentChecksumMismatch", _) => Kind::Checksum,
+        // A multipart upload that S3 itself cannot finish answers 200 with an error in the body.
+        ("InternalError", _) | (_, 200 | 500..) => Kind::Server,
+        (_, 404) => Kind::Missing,
+        (_, 403 | 401) => Kind::Denied,
+        (_, 412) => Kind::Condition,
+        (_, 409) => Kind::Conflict,
+        _ => Kind::Refused,
+    }
+}
+
+fn chain<'e>(error: &'e (dyn StdError + 'static)) -> impl Iterator<Item = &'e (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |error| error.source())
+}
+
+fn mentions_credentials(error: &(dyn StdError + 'static)) -> bool {
+    chain(error).any(|error| error.is::<aws_credential_types::provider::error::CredentialsError>())
+}
+
+fn innermost(error: &(dyn StdError + 'static)) -> String {
+    chain(error).last().map_or_else(String::new, ToString::to_string)
+}
+
+/// Text from the network on one line, without control characters, and of bounded length: it ends in logs and terminals.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(500).collect()
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, operation, bucket, key, detail, .. } = self;
+        write!(f, "{operation} s3://{bucket}")?;
+        if let Some(key) = key {
+            write!(f, "/{}", key.escape_debug())?;
+        }
+        write!(f, " failed: {detail}")?;
+        match kind {
+            Kind::Denied => write!(f, "; allow {} there", operation.action()),
+            Kind::NoSuchBucket => write!(f, "; check the bucket's name, its account and the endpoint"),
+            Kind::Elsewhere(Some(region)) => {
+                write!(f, "; the bucket {bucket} is in the region {region}: set AWS_REGION={region}")
+            }
+            Kind::Elsewhere(None) => write!(f, "; the bucket {bucket} is in another region: set AWS_REGION to it"),
+            Kind::Credentials => write!(
+                f,
+                "; no usable credentials: tried, in this order, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, the profile \
+                 (AWS_PROFILE, SSO too), AWS_WEB_IDENTITY_TOKEN_FILE (IRSA), AWS_CONTAINER_CREDENTIALS_FULL_URI (EKS Pod \
+                 Identity, ECS) and the EC2 instance's role"
+            ),
+            Kind::Clock => write!(f, "; set this machine's clock"),
+            Kind::Archived => write!(f, "; restore the object first (RestoreObject), or let it lie"),
+            Kind::Throttled | Kind::Server => write!(f, "; tried again in vain: run again later"),
+            Kind::NoAnswer => write!(f, "; check the network, the proxy and the endpoint, then run again"),
+            Kind::Damaged => write!(f, "; the object or the connection is damaged"),
+            Kind::Checksum => write!(f, "; nothing was written, run again"),
+            Kind::Missing | Kind::Condition | Kind::Conflict | Kind::Refused => Ok(()),
+        }
+    }
+}
