@@ -3,3 +3,7 @@
 //! The map of the modules; data flows down it, and a file imports only what stands above it here.
 
 pub mod source;
+
+pub mod period;
+
+pub mod key;
