@@ -7,3 +7,5 @@ pub mod source;
 pub mod period;
 
 pub mod key;
+
+pub mod layout;
