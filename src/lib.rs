@@ -9,3 +9,5 @@ pub mod period;
 pub mod key;
 
 pub mod layout;
+
+pub mod plan;
