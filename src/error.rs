@@ -1,6 +1,5 @@
 //! Why a pass ended early, and the one mapping of that to an exit code.
 
-use crate::config::ConfigErrors;
 use crate::plan::EventTimeKeys;
 use crate::store::Failure;
 
@@ -9,7 +8,7 @@ use crate::store::Failure;
 pub enum Error {
     /// The settings are wrong; nothing was requested.
     #[error("{0}")]
-    Configuration(#[from] ConfigErrors),
+    Configuration(String),
     /// The command line.
     #[error("{0:?} is no argument: settings are environment variables. Try --help")]
     Argument(String),

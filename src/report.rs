@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use comfy_table::presets::NOTHING;
-use comfy_table::{CellAlignment, Table};
+use comfy_table::{CellAlignment, ContentArrangement, Table};
 use serde::Serialize;
 
 use crate::store::Traffic;
@@ -237,7 +237,7 @@ impl Report {
     #[must_use]
     pub fn table(&self) -> String {
         let mut table = Table::new();
-        table.load_preset(NOTHING).set_width(78);
+        table.load_style(NOTHING).set_width(78).set_content_arrangement(ContentArrangement::Dynamic);
         let mut row = |name: &str, value: String| {
             table.add_row([name.to_owned(), value]);
         };

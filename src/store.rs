@@ -18,7 +18,7 @@ use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{
     ArchiveStatus, ChecksumAlgorithm, ChecksumMode, ChecksumType, CompletedMultipartUpload, CompletedPart, Delete,
-    EncodingType, MetadataDirective, ObjectIdentifier, ObjectStorageClass, StorageClass,
+    EncodingType, ObjectIdentifier, ObjectStorageClass, StorageClass,
 };
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;

@@ -146,7 +146,7 @@ fn kind(status: u16, code: Option<&str>, region: Option<String>) -> Kind {
 }
 
 fn chain<'e>(error: &'e (dyn StdError + 'static)) -> impl Iterator<Item = &'e (dyn StdError + 'static)> {
-    std::iter::successors(Some(error), |error| error.source())
+    std::iter::successors(Some(error), |error: &&'e (dyn StdError + 'static)| (*error).source())
 }
 
 fn mentions_credentials(error: &(dyn StdError + 'static)) -> bool {

@@ -1,0 +1,366 @@
+//! One pass: settle what earlier runs left, list, plan, roll up side by side, report.
+
+mod dry;
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use futures::future::LocalBoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::time::Instant;
+
+use crate::config::Config;
+use crate::error::Error;
+use crate::fetch;
+use crate::layout::RollupName;
+use crate::manifest::{self, BatchId};
+use crate::parts;
+use crate::plan::{Batch, BatchEnd, PlanSettings, Planner, Reason};
+use crate::probe::probe;
+use crate::protocol::Policy;
+use crate::report::{Ending, Report};
+use crate::rollup::{Mailbox, Outcome, Rollup, Shared, Trouble};
+use crate::source::ETag;
+use crate::store::{Failure, Page, Start, Store};
+
+/// Rollups worked on side by side.
+const SIDE_BY_SIDE: usize = 64;
+/// How long commits under way get after SIGTERM. Kubernetes sends SIGKILL 30 s after it by default.
+const GRACE: Duration = Duration::from_secs(10);
+/// How often the progress is shown.
+const TICK: Duration = Duration::from_millis(100);
+/// Sources that a manifest remembers with KEEP at most.
+const MOST_KEPT: usize = 1_000_000;
+/// How often a batch is planned anew, after somebody else changed the rollup.
+const MOST_REPLANS: u8 = 10;
+
+/// The two buckets of a pass, which may be one.
+#[derive(Clone, Debug)]
+pub struct Stores {
+    /// The bucket of the log objects.
+    pub source: Store,
+    /// The bucket of the rollups.
+    pub destination: Store,
+}
+
+/// What surrounds a pass.
+pub struct Surroundings<'s> {
+    /// The time at its start.
+    pub now: DateTime<Utc>,
+    /// Seeds the batches' ids.
+    pub seed: u64,
+    /// Turns true at SIGTERM.
+    pub stop: watch::Receiver<bool>,
+    /// Shows how far it is, ten times a second.
+    pub progress: Option<&'s dyn Fn(&Report)>,
+}
+
+/// How a pass ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// What it did.
+    pub report: Report,
+    /// Why it ended early, where it did.
+    pub error: Option<Error>,
+}
+
+impl Ended {
+    /// The process's exit code.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        self.error.as_ref().map_or_else(|| self.report.exit_code(), Error::exit_code)
+    }
+}
+
+/// Manifests that were listed, by rollup.
+type Pending = BTreeMap<RollupName, Vec<(BatchId, ETag)>>;
+
+/// Runs one pass.
+pub async fn run(config: &Config, stores: Stores, surroundings: Surroundings<'_>) -> Ended {
+    let started = Instant::now();
+    let (halt, halted) = watch::channel(false);
+    let shared = shared(config, &stores, surroundings.seed, halted);
+    let pass = Pass { config, shared: &shared, halt, surroundings, ending: Cell::default(), started };
+    let outcome = if config.dry_run { pass.dry_run().await } else { pass.run().await };
+    let ending = pass.ending.get();
+    drop(pass);
+    let mut report = shared.report.into_inner();
+    report.count_traffic(stores.destination.traffic());
+    report.seconds = started.elapsed().as_secs_f64();
+    report.ending = if outcome.is_err() { Ending::Error } else { ending };
+    report.error = outcome.as_ref().err().map(ToString::to_string);
+    Ended { report, error: outcome.err() }
+}
+
+fn shared(config: &Config, stores: &Stores, seed: u64, stop: watch::Receiver<bool>) -> Shared {
+    let buffer = u32::try_from(config.buffer).unwrap_or(u32::MAX);
+    let smallest = u32::try_from(fetch::SMALLEST_BUDGET).unwrap_or(u32::MAX);
+    Shared {
+        source: stores.source.clone(),
+        source_prefix: config.source.prefix().to_owned(),
+        destination: stores.destination.clone(),
+        destination_prefix: config.destination.prefix().to_owned(),
+        policy: Policy {
+            keep: config.keep,
+            overwrite: config.overwrite,
+            min_part: parts::SMALLEST,
+            max_kept: MOST_KEPT,
+            max_replans: MOST_REPLANS,
+        },
+        checksummed_copies: Cell::new(true),
+        buffer: Arc::new(Semaphore::new(buffer as usize)),
+        window: (buffer / 2).max(smallest).min(buffer),
+        random: RefCell::new(fastrand::Rng::with_seed(seed)),
+        report: RefCell::new(Report { dry_run: config.dry_run, ..Report::default() }),
+        stop,
+        room: Notify::new(),
+    }
+}
+
+struct Pass<'p> {
+    config: &'p Config,
+    shared: &'p Shared,
+    /// Tells all rollups to begin nothing new.
+    halt: watch::Sender<bool>,
+    surroundings: Surroundings<'p>,
+    ending: Cell<Ending>,
+    started: Instant,
+}
+
+impl Pass<'_> {
+    async fn run(&self) -> Result<(), Error> {
+        let pending = self.list_manifests().await?;
+        let mut lister = Lister::new(&self.shared.source, self.planner());
+        if !pending.is_empty() {
+            self.probe().await?;
+            self.settle(&pending, &mut lister.given_up).await?;
+        }
+        let rolled = self.roll_up(&mut lister, &pending).await;
+        lister.report(&mut self.shared.report.borrow_mut());
+        if self.ending.get() != Ending::Done {
+            let rolled_up = self.shared.report.borrow().rolled_up.objects;
+            let planned = lister.planner.tally().planned.objects;
+            self.shared.report.borrow_mut().backlog = Some(planned.saturating_sub(rolled_up));
+        }
+        rolled
+    }
+
+    fn planner(&self) -> Planner {
+        let Config { source, layout, since, until, settle, shard, batch_objects, batch_bytes, .. } = self.config;
+        let settings = PlanSettings {
+            source_prefix: source.prefix().to_owned(),
+            layout: layout.clone(),
+            since: *since,
+            until: *until,
+            settle: *settle,
+            shard: *shard,
+            batch_objects: *batch_objects,
+            batch_bytes: *batch_bytes,
+        };
+        Planner::new(settings, self.surroundings.now)
+    }
+
+    async fn probe(&self) -> Result<(), Error> {
+        let id = BatchId::fresh(&mut self.shared.random.borrow_mut());
+        let Shared { destination, destination_prefix, .. } = self.shared;
+        let capabilities = probe(destination, destination_prefix, id, self.config.assume_no_overlap).await?;
+        self.shared.checksummed_copies.set(capabilities.checksummed_copies);
+        Ok(())
+    }
+
+    async fn list_manifests(&self) -> Result<Pending, Failure> {
+        let Shared { destination, destination_prefix, .. } = self.shared;
+        let prefix = format!("{destination_prefix}{}", manifest::FOLDER);
+        let mut pending = Pending::new();
+        let mut start = Start::First;
+        loop {
+            let page = destination.list(&prefix, &start).await?;
+            for object in page.objects {
+                if let Some((rollup, batch)) = manifest::parse_key(destination_prefix, &object.key)
+                    && let Some(rollup) = RollupName::parse(rollup)
+                {
+                    pending.entry(rollup).or_default().push((batch, object.etag));
+                }
+            }
+            match page.next {
+                Some(token) => start = Start::Token(token),
+                None => return Ok(pending),
+            }
+        }
+    }
+
+    /// Steps 1 to 3 for every rollup with manifests, whatever its layout, before any source is read: a run with
+    /// another level or template may have put sources into its rollups that are still there. Another shard's rollups
+    /// of the same layout are that shard's: their sources are in no rollup of this one.
+    async fn settle(&self, pending: &Pending, given_up: &mut HashSet<RollupName>) -> Result<(), Error> {
+        let own_layout = |name: &RollupName| self.config.layout.owns(name);
+        let (own, other): (Vec<_>, Vec<_>) = pending.iter().partition(|(name, _)| own_layout(name));
+        let own = own.into_iter().filter(|(name, _)| self.config.shard.takes(name));
+        if let Some((name, _)) = other.first() {
+            tracing::warn!(
+                "manifests of another level or template are pending, such as {name}'s: they are settled first. Never run \
+                 two layouts side by side"
+            );
+        }
+        let rollups = own.chain(other).map(|(name, listed)| {
+            let mailbox = Rc::new(Mailbox::default());
+            mailbox.set_passed(true);
+            Rollup::new(self.shared, name.clone(), listed, mailbox).run()
+        });
+        let mut settling = futures::stream::iter(rollups).buffer_unordered(SIDE_BY_SIDE);
+        while let Some(outcome) = settling.next().await {
+            let unsafe_to_go_on = !own_layout(&outcome.name) && !self.config.keep;
+            if unsafe_to_go_on && (outcome.trouble.is_some() || outcome.undeleted > 0) {
+                return Err(Error::Unsettled {
+                    rollup: outcome.name.key(&self.shared.destination_prefix),
+                    why: outcome.trouble.map_or_else(
+                        || format!("{} sources that are in it could not be deleted", outcome.undeleted),
+                        |trouble| trouble.to_string(),
+                    ),
+                });
+            }
+            self.conclude(outcome, given_up)?;
+        }
+        Ok(())
+    }
+
+    /// Takes note of how the work on a rollup ended.
+    fn conclude(&self, outcome: Outcome, given_up: &mut HashSet<RollupName>) -> Result<(), Failure> {
+        let Some(trouble) = outcome.trouble else { return Ok(()) };
+        let key = outcome.name.key(&self.shared.destination_prefix);
+        tracing::error!(rollup = %key, "the rollup is given up in this pass: {trouble}");
+        self.shared.report.borrow_mut().fail(&key, &trouble.to_string());
+        given_up.insert(outcome.name);
+        match trouble {
+            Trouble::Store(failure) if failure.hopeless() => Err(failure),
+            _ => Ok(()),
+        }
+    }
+
+    async fn roll_up(&self, lister: &mut Lister<'_>, pending: &Pending) -> Result<(), Error> {
+        let mut work = Work { pass: self, pending, active: HashMap::new(), running: FuturesUnordered::new(), probed: !pending.is_empty() };
+        let mut stop = self.surroundings.stop.clone();
+        let deadline = self.config.time_limit.map(|limit| self.started + limit);
+        let mut grace: Option<Instant> = None;
+        let mut error: Option<Error> = None;
+        loop {
+            if grace.is_none() && error.is_none() && self.ending.get() == Ending::Done {
+                if let Err(failed) = work.hand_on(lister).await {
+                    error = Some(failed);
+                }
+            }
+            let halted = error.is_some() || self.ending.get() != Ending::Done;
+            if halted && !*self.halt.borrow() {
+                // Nobody listens where no rollup is being worked on.
+                let _ = self.halt.send(true);
+                let limited = error.is_some() || self.ending.get() == Ending::Stopped;
+                grace = limited.then(|| Instant::now() + GRACE);
+            }
+            if work.running.is_empty() && (halted || lister.is_done()) {
+                return error.map_or(Ok(()), Err);
+            }
+            tokio::select! {
+                biased;
+                Some(outcome) = work.running.next() => {
+                    if let Err(failure) = work.conclude(outcome, &mut lister.given_up) {
+                        error.get_or_insert(failure.into());
+                    }
+                }
+                page = lister.page(), if !halted && lister.wants_page() => match page {
+                    Ok(page) => lister.page = Some(page),
+                    Err(failure) => error = Some(failure.into()),
+                },
+                () = self.shared.room.notified() => {}
+                _ = stop.wait_for(|stop| *stop), if self.ending.get() != Ending::Stopped => {
+                    self.ending.set(Ending::Stopped);
+                    grace = Some(Instant::now() + GRACE);
+                }
+                () = until(deadline), if self.ending.get() == Ending::Done => self.ending.set(Ending::TimeLimit),
+                () = until(grace), if grace.is_some() => {
+                    tracing::warn!("commits under way did not end within {} s", GRACE.as_secs());
+                    return error.map_or(Ok(()), Err);
+                }
+                () = tokio::time::sleep(TICK), if self.surroundings.progress.is_some() => {
+                    if let Some(show) = self.surroundings.progress {
+                        let mut report = self.shared.report.borrow().clone();
+                        lister.report(&mut report);
+                        show(&report);
+                    }
+                }
+            }
+        }
+    }
+}
+
+async fn until(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => tokio::time::sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The rollups that are being worked on.
+struct Work<'w> {
+    pass: &'w Pass<'w>,
+    pending: &'w Pending,
+    active: HashMap<RollupName, Rc<Mailbox>>,
+    running: FuturesUnordered<LocalBoxFuture<'w, Outcome>>,
+    probed: bool,
+}
+
+impl Work<'_> {
+    /// Hands on what was listed, as far as there is room; the store is probed before the first batch.
+    async fn hand_on(&mut self, lister: &mut Lister<'_>) -> Result<(), Error> {
+        loop {
+            while let Some(batch) = lister.ready.front() {
+                if !self.has_room(batch) {
+                    return Ok(());
+                }
+                if !self.probed {
+                    self.probed = true;
+                    self.pass.probe().await?;
+                }
+                if let Some(batch) = lister.ready.pop_front() {
+                    self.put(batch);
+                }
+            }
+            match lister.page.take() {
+                Some(page) => lister.plan(&page)?,
+                None => break,
+            }
+        }
+        if lister.is_done() {
+            self.active.values().for_each(|mailbox| mailbox.set_passed(true));
+        }
+        Ok(())
+    }
+
+    /// One batch waits for each rollup at most, and all rollups together hold a few batches.
+    fn has_room(&self, batch: &Batch) -> bool {
+        let objects = batch.sources.len() + batch.empty.len();
+        let held: usize = self.active.values().map(|mailbox| mailbox.held()).sum();
+        if held > 0 && held + objects > 3 * self.pass.config.batch_objects {
+            return false;
+        }
+        match self.active.get(&batch.rollup) {
+            Some(mailbox) => mailbox.waiting() == 0,
+            None => self.active.len() < SIDE_BY_SIDE,
+        }
+    }
+
+    fn put(&mut self, batch: Batch) {
+        let name = batch.rollup.clone();
+        let passed = batch.end == BatchEnd::Passed;
+        let mailbox = match self.active.get(&name).map(|mailbox| (mailbox, mailbox.put(batch))) {
+            Some((mailbox, Ok(()))) => Rc::clone(mailbox),
+            Some((_, Err(batch))) => self.begin(*batch),
+            None => unreachable!(),
+        };
+        mailbox.set_passed(passed);
+    }
+}

@@ -1,0 +1,131 @@
+//! Does the store enforce conditional writes, on which everything rests?
+//!
+//! Asked once a pass, before anything is written, with two keys under the manifests' folder that are gone afterwards.
+//! The same requests show whether parts may be copied into an upload with a CRC64NVME of the whole.
+
+use bytes::Bytes;
+
+use crate::error::Error;
+use crate::manifest::{BatchId, FOLDER, PROBE};
+use crate::source::ETag;
+use crate::store::{Condition, Failure, Kind, Part, Store};
+
+/// What a store can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Copied parts in an upload with a CRC64NVME of the whole.
+    pub checksummed_copies: bool,
+}
+
+/// Probes the destination. With `assume_no_overlap` a store that ignores conditions is accepted.
+///
+/// # Errors
+/// For a store that ignores a condition, and for any request that fails otherwise.
+pub async fn probe(
+    store: &Store,
+    destination_prefix: &str,
+    id: BatchId,
+    assume_no_overlap: bool,
+) -> Result<Capabilities, Error> {
+    let probe = Probe { store, present: format!("{destination_prefix}{FOLDER}{PROBE}-{id}"), stale: stale() };
+    let outcome = probe.run().await;
+    probe.clean_up().await;
+    let (capabilities, ignored) = outcome?;
+    match ignored {
+        None => Ok(capabilities),
+        Some(what) if assume_no_overlap => {
+            tracing::warn!("the store accepts {what} although its condition fails; ROLLUP_ASSUME_NO_OVERLAP is set");
+            Ok(capabilities)
+        }
+        Some(what) => Err(Error::ConditionsIgnored { bucket: store.bucket().to_owned(), what: what.to_owned() }),
+    }
+}
+
+/// A tag that no object has.
+fn stale() -> ETag {
+    ETag::new("00000000000000000000000000000000")
+}
+
+struct Probe<'s> {
+    store: &'s Store,
+    present: String,
+    stale: ETag,
+}
+
+impl Probe<'_> {
+    /// The second part names the first condition that was ignored.
+    async fn run(&self) -> Result<(Capabilities, Option<&'static str>), Failure> {
+        let etag = self.put(&self.present, &Condition::Absent).await?;
+        let stale = Condition::Unchanged(self.stale.clone());
+        let absent = format!("{}-absent", self.present);
+        let (upload, part, checksummed_copies) = self.begin(&self.present, Some(&etag)).await?;
+        let (absent_upload, absent_part, _) = self.begin(&absent, None).await?;
+        let mut ignored = None;
+        let puts = [
+            (&self.present, &Condition::Absent, "PutObject with If-None-Match: * of a key that exists"),
+            (&self.present, &stale, "PutObject with a stale If-Match"),
+            (&absent, &stale, "PutObject with If-Match of a key that does not exist"),
+        ];
+        for (key, condition, what) in puts {
+            if !refused(self.put(key, condition).await)? {
+                ignored.get_or_insert(what);
+            }
+        }
+        let completes = [
+            (&self.present, &upload, &part, &Condition::Absent, "CompleteMultipartUpload with If-None-Match: *"),
+            (&self.present, &upload, &part, &stale, "CompleteMultipartUpload with a stale If-Match"),
+            (&absent, &absent_upload, &absent_part, &stale, "CompleteMultipartUpload with If-Match of a missing key"),
+        ];
+        for (key, upload, part, condition, what) in completes {
+            let completed = self.store.complete(key, upload, std::slice::from_ref(part), condition, None).await;
+            if !refused(completed)? {
+                ignored.get_or_insert(what);
+            }
+        }
+        self.store.abort(&self.present, &upload).await?;
+        self.store.abort(&absent, &absent_upload).await?;
+        Ok((Capabilities { checksummed_copies }, ignored))
+    }
+
+    async fn put(&self, key: &str, condition: &Condition) -> Result<ETag, Failure> {
+        let body = Bytes::from_static(b"s3-log-rollup probes conditional writes\n");
+        let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, &body);
+        self.store.put(key, &body, crc, condition, None).await
+    }
+
+    /// An upload with one part: a copy of `from` where there is one and the store bears it, else a few bytes.
+    async fn begin(&self, key: &str, from: Option<&ETag>) -> Result<(String, Part, bool), Failure> {
+        if let Some(from) = from {
+            let upload = self.store.create_upload(key, None, true).await?;
+            match self.store.copy_part(key, &upload, 1, from, None).await {
+                Ok(part) => return Ok((upload, part, true)),
+                Err(failure) if matches!(failure.kind, Kind::Refused | Kind::Checksum) => {
+                    tracing::debug!("appends go without a checksum of the whole: {failure}");
+                    self.store.abort(key, &upload).await?;
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+        let upload = self.store.create_upload(key, None, false).await?;
+        let part = self.store.upload_part(key, &upload, 1, &Bytes::from_static(b"probe\n"), None).await?;
+        Ok((upload, part, false))
+    }
+
+    async fn clean_up(&self) {
+        for key in [&self.present, &format!("{}-absent", self.present)] {
+            if let Err(failure) = self.store.delete(key, None).await {
+                tracing::warn!("a probe stays behind: {failure}");
+            }
+        }
+    }
+}
+
+/// Was a write whose condition fails refused? 404 is S3's answer to If-Match on a missing key; an upload that is gone
+/// after its first refused completion (some stores) was refused before.
+fn refused(written: Result<ETag, Failure>) -> Result<bool, Failure> {
+    match written {
+        Ok(_) => Ok(false),
+        Err(failure) if matches!(failure.kind, Kind::Condition | Kind::Conflict | Kind::Missing) => Ok(true),
+        Err(failure) => Err(failure),
+    }
+}
