@@ -11,3 +11,5 @@ pub mod key;
 pub mod layout;
 
 pub mod plan;
+
+pub mod config;
