@@ -163,7 +163,7 @@ fn a_value_that_is_not_accepted_is_shown_with_its_variable(#[case] name: &str, #
     variables.push((name, value));
     let errors = read(&variables).unwrap_err();
     let [sentence] = errors.sentences() else { panic!("{errors}") };
-    assert!(sentence.starts_with(&format!("{name} is `{value}`: ")), "{sentence}");
+    assert!(sentence.starts_with(&format!("{name} is `{}`: ", value.replace('\n', "\\n"))), "{sentence}");
 }
 
 #[rstest]
@@ -244,7 +244,7 @@ fn every_variable_of_the_list_is_read() {
         variables.push((name, "\u{1}"));
         let errors = read(&variables).unwrap_err();
         assert_eq!(errors.sentences().len(), 1, "{errors}");
-        assert!(errors.sentences()[0].starts_with(&format!("{name} is `\u{1}`")), "{errors}");
+        assert!(errors.sentences()[0].starts_with(&format!("{name} is `\\u{{1}}`")), "{errors}");
     }
 }
 

@@ -167,6 +167,7 @@ Everything is set in the environment. An empty variable is an unset one.
         "",
         "",
     ));
+    text.push('\n');
     text.push_str(&wrapped(
         "Exit codes: 0 done; 1 some rollups failed, run again; 2 wrong settings; 3 access denied or no such bucket; 143 \
          stopped by SIGTERM.",
