@@ -1,5 +1,6 @@
 //! Why a pass ended early, and the one mapping of that to an exit code.
 
+use crate::config::ConfigErrors;
 use crate::plan::EventTimeKeys;
 use crate::store::Failure;
 
@@ -8,7 +9,7 @@ use crate::store::Failure;
 pub enum Error {
     /// The settings are wrong; nothing was requested.
     #[error("{0}")]
-    Configuration(String),
+    Configuration(#[from] ConfigErrors),
     /// The command line.
     #[error("{0:?} is no argument: settings are environment variables. Try --help")]
     Argument(String),
@@ -41,6 +42,17 @@ pub enum Error {
          Identity, ECS); the EC2 instance's role"
     )]
     NoCredentials(String),
+    /// What a run with another layout left cannot be settled.
+    #[error(
+        "{rollup} was written by a run with another level or template, and its sources could not be deleted ({why}). \
+         Nothing was rolled up, since their lines would be in two rollups; run again"
+    )]
+    Unsettled {
+        /// That rollup's key.
+        rollup: String,
+        /// Why.
+        why: String,
+    },
     /// A request that the pass cannot do without.
     #[error("{0}")]
     Store(#[from] Failure),
@@ -58,7 +70,7 @@ impl Error {
             | Self::ConditionsIgnored { .. } => 2,
             Self::NoCredentials(_) => 3,
             Self::Store(failure) if failure.hopeless() => 3,
-            Self::Store(_) => 1,
+            Self::Unsettled { .. } | Self::Store(_) => 1,
         }
     }
 }

@@ -13,6 +13,8 @@ pub mod layout;
 
 pub mod plan;
 
+pub mod config;
+
 pub mod manifest;
 
 pub mod parts;
@@ -30,3 +32,7 @@ pub mod report;
 pub mod rollup;
 
 pub mod error;
+
+pub mod probe;
+
+pub mod pass;

@@ -14,16 +14,16 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 
-use crate::config::Config;
+use crate::config::{Config, Mode};
 use crate::error::Error;
 use crate::fetch;
 use crate::layout::RollupName;
 use crate::manifest::{self, BatchId};
 use crate::parts;
-use crate::plan::{Batch, BatchEnd, PlanSettings, Planner, Reason};
+use crate::plan::{Batch, BatchEnd, Planner, Reason};
 use crate::probe::probe;
 use crate::protocol::Policy;
-use crate::report::{Ending, Report};
+use crate::report::{Count, Ending, Report};
 use crate::rollup::{Mailbox, Outcome, Rollup, Shared, Trouble};
 use crate::source::ETag;
 use crate::store::{Failure, Page, Start, Store};
@@ -106,8 +106,8 @@ fn shared(config: &Config, stores: &Stores, seed: u64, stop: watch::Receiver<boo
         destination: stores.destination.clone(),
         destination_prefix: config.destination.prefix().to_owned(),
         policy: Policy {
-            keep: config.keep,
-            overwrite: config.overwrite,
+            keep: config.mode.keeps_sources(),
+            overwrite: config.mode == Mode::Overwrite,
             min_part: parts::SMALLEST,
             max_kept: MOST_KEPT,
             max_replans: MOST_REPLANS,
@@ -135,7 +135,7 @@ struct Pass<'p> {
 impl Pass<'_> {
     async fn run(&self) -> Result<(), Error> {
         let pending = self.list_manifests().await?;
-        let mut lister = Lister::new(&self.shared.source, self.planner());
+        let mut lister = self.lister();
         if !pending.is_empty() {
             self.probe().await?;
             self.settle(&pending, &mut lister.given_up).await?;
@@ -150,19 +150,9 @@ impl Pass<'_> {
         rolled
     }
 
-    fn planner(&self) -> Planner {
-        let Config { source, layout, since, until, settle, shard, batch_objects, batch_bytes, .. } = self.config;
-        let settings = PlanSettings {
-            source_prefix: source.prefix().to_owned(),
-            layout: layout.clone(),
-            since: *since,
-            until: *until,
-            settle: *settle,
-            shard: *shard,
-            batch_objects: *batch_objects,
-            batch_bytes: *batch_bytes,
-        };
-        Planner::new(settings, self.surroundings.now)
+    fn lister(&self) -> Lister<'_> {
+        let planner = Planner::new(self.config.planning(), self.surroundings.now);
+        Lister::new(&self.shared.source, self.config.source.prefix(), planner)
     }
 
     async fn probe(&self) -> Result<(), Error> {
@@ -214,7 +204,7 @@ impl Pass<'_> {
         });
         let mut settling = futures::stream::iter(rollups).buffer_unordered(SIDE_BY_SIDE);
         while let Some(outcome) = settling.next().await {
-            let unsafe_to_go_on = !own_layout(&outcome.name) && !self.config.keep;
+            let unsafe_to_go_on = !own_layout(&outcome.name) && !self.config.mode.keeps_sources();
             if unsafe_to_go_on && (outcome.trouble.is_some() || outcome.undeleted > 0) {
                 return Err(Error::Unsettled {
                     rollup: outcome.name.key(&self.shared.destination_prefix),
@@ -354,13 +344,119 @@ impl Work<'_> {
     }
 
     fn put(&mut self, batch: Batch) {
-        let name = batch.rollup.clone();
         let passed = batch.end == BatchEnd::Passed;
-        let mailbox = match self.active.get(&name).map(|mailbox| (mailbox, mailbox.put(batch))) {
-            Some((mailbox, Ok(()))) => Rc::clone(mailbox),
-            Some((_, Err(batch))) => self.begin(*batch),
-            None => unreachable!(),
+        let mailbox = match self.active.get(&batch.rollup) {
+            Some(mailbox) if !mailbox.has_ended() => Rc::clone(mailbox),
+            _ => self.begin(&batch.rollup),
         };
+        mailbox.put(batch);
         mailbox.set_passed(passed);
+    }
+
+    fn begin(&mut self, name: &RollupName) -> Rc<Mailbox> {
+        let mailbox = Rc::new(Mailbox::default());
+        let listed = self.pending.get(name).map_or(&[][..], Vec::as_slice);
+        let rollup = Rollup::new(self.pass.shared, name.clone(), listed, Rc::clone(&mailbox));
+        self.running.push(Box::pin(rollup.run()));
+        self.active.insert(name.clone(), Rc::clone(&mailbox));
+        mailbox
+    }
+
+    fn conclude(&mut self, outcome: Outcome, given_up: &mut HashSet<RollupName>) -> Result<(), Failure> {
+        if self.active.get(&outcome.name).is_some_and(|mailbox| Rc::ptr_eq(mailbox, &outcome.mailbox)) {
+            self.active.remove(&outcome.name);
+        }
+        self.pass.conclude(outcome, given_up)
+    }
+}
+
+/// The listing of the sources, and what is planned of it.
+struct Lister<'l> {
+    store: &'l Store,
+    prefix: String,
+    planner: Planner,
+    /// Where the listing goes on; `None` when it has ended.
+    next: Option<Start>,
+    /// A page that is not planned yet.
+    page: Option<Page>,
+    asked: Option<LocalBoxFuture<'l, Result<Page, Failure>>>,
+    ready: VecDeque<Batch>,
+    /// Rollups whose batches are left in this pass.
+    given_up: HashSet<RollupName>,
+    finished: bool,
+}
+
+impl<'l> Lister<'l> {
+    fn new(store: &'l Store, prefix: &str, planner: Planner) -> Self {
+        Self {
+            store,
+            prefix: prefix.to_owned(),
+            planner,
+            next: Some(Start::First),
+            page: None,
+            asked: None,
+            ready: VecDeque::new(),
+            given_up: HashSet::new(),
+            finished: false,
+        }
+    }
+
+    /// Everything was listed and handed on.
+    fn is_done(&self) -> bool {
+        self.finished && self.ready.is_empty()
+    }
+
+    fn wants_page(&self) -> bool {
+        self.page.is_none() && self.next.is_some()
+    }
+
+    /// The next page. What was asked stays asked when this is dropped.
+    async fn page(&mut self) -> Result<Page, Failure> {
+        let (store, prefix) = (self.store, self.prefix.clone());
+        let start = self.next.clone().unwrap_or(Start::First);
+        let asked = self.asked.get_or_insert_with(|| Box::pin(async move { store.list(&prefix, &start).await }));
+        let page = asked.await;
+        self.asked = None;
+        let page = page?;
+        let last = page.objects.last().map(|object| object.key.as_str());
+        let next = match (page.next.clone(), last) {
+            (None, _) => None,
+            // Where the window leaves the rest of a year out, the listing jumps over it.
+            (Some(token), last) => Some(last.and_then(|l| self.planner.skip_to(l)).map_or(Start::Token(token), Start::After)),
+        };
+        if next.is_some() && next == self.next {
+            return Err(self.store.does_not_advance(&self.prefix));
+        }
+        self.next = next;
+        Ok(page)
+    }
+
+    fn plan(&mut self, page: &Page) -> Result<(), Error> {
+        for object in &page.objects {
+            let batch = self.planner.push(object.listed())?;
+            self.take(batch);
+        }
+        if self.next.is_none() && self.asked.is_none() {
+            let batch = self.planner.finish()?;
+            self.take(batch);
+            self.finished = true;
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, batch: Option<Batch>) {
+        self.ready.extend(batch.filter(|batch| !self.given_up.contains(&batch.rollup)));
+    }
+
+    fn report(&self, report: &mut Report) {
+        let tally = self.planner.tally();
+        report.found = Count { objects: tally.listed.objects, bytes: tally.listed.bytes };
+        for reason in Reason::ALL {
+            let left = tally.left(reason);
+            if left.count.objects > 0 {
+                let count = Count { objects: left.count.objects, bytes: left.count.bytes };
+                report.leave_all(&reason.to_string(), count, &left.examples);
+            }
+        }
     }
 }

@@ -382,6 +382,7 @@ impl Planner {
         let Some(Run { fate: Fate::Gather(gathering), period, .. }) = &mut self.run else { return };
         if gathering.is_empty() {
             gathering.after = self.last.as_deref().map(Into::into);
+            // What a jump goes over is never listed, so a period that the window cuts is never known to be complete.
             gathering.complete = self.window.holds(period);
         } else if gathering.gap {
             gathering.complete = false;

@@ -404,6 +404,22 @@ impl<W: World> Machine<W> {
         self.offers.len()
     }
 
+    /// How many sources of this pass are held in memory.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        let offered = self.offers.iter().map(|offer| offer.sources.len()).sum::<usize>();
+        let attempted = match &self.step {
+            Step::ReadOld(a) | Step::Gather(a) | Step::Check(a) | Step::PutManifest(a) | Step::Commit(a) => a.sources.len(),
+            _ => 0,
+        };
+        let ahead = match &self.ahead {
+            Ahead::Gathering(a) | Ahead::Gathered(a) => a.sources.len(),
+            Ahead::Nothing | Ahead::Failed => 0,
+        };
+        let swept = self.sweeps.iter().flat_map(|sweep| &sweep.sources).map(|list| list.len()).sum::<usize>();
+        offered + attempted + ahead + swept
+    }
+
     /// Why the rollup was given up, if it was.
     #[must_use]
     pub fn failure(&self) -> Option<Failure> {

@@ -152,6 +152,14 @@ impl Report {
         }
     }
 
+    /// Several sources stay.
+    pub fn leave_all(&mut self, reason: &str, count: Count, examples: &[String]) {
+        let left = self.left.entry(reason.to_owned()).or_default();
+        left.count.join(count);
+        let room = EXAMPLES.saturating_sub(left.examples.len());
+        left.examples.extend(examples.iter().take(room).map(|key| printable(key)));
+    }
+
     /// A rollup was given up.
     pub fn fail(&mut self, rollup: &str, why: &str) {
         self.rollups.failed += 1;

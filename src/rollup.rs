@@ -78,6 +78,8 @@ pub struct Shared {
     pub report: RefCell<Report>,
     /// Turns true when nothing new is to be begun.
     pub stop: watch::Receiver<bool>,
+    /// Told whenever a rollup may take another batch.
+    pub room: Notify,
 }
 
 impl Shared {
@@ -94,24 +96,41 @@ pub struct Mailbox {
     passed: Cell<bool>,
     /// The work has ended: a further batch needs a new one.
     ended: Cell<bool>,
+    /// Batches that the machine has not begun, and sources that it holds in memory.
+    backlog: Cell<(usize, usize)>,
     news: Notify,
 }
 
 impl Mailbox {
-    /// Hands on a batch; gives it back where the work has ended.
-    pub fn put(&self, batch: Batch) -> Result<(), Box<Batch>> {
-        if self.ended.get() {
-            return Err(Box::new(batch));
-        }
+    /// Hands on a batch.
+    pub fn put(&self, batch: Batch) {
         self.batches.borrow_mut().push_back(batch);
         self.news.notify_one();
-        Ok(())
     }
 
     /// Says that the listing has passed the rollup (or has come back to it).
     pub fn set_passed(&self, passed: bool) {
         self.passed.set(passed);
         self.news.notify_one();
+    }
+
+    /// The work has ended: a further batch needs a new mailbox.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.ended.get()
+    }
+
+    /// Batches that were not begun.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.batches.borrow().len() + self.backlog.get().0
+    }
+
+    /// Sources in memory.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        let batches = self.batches.borrow();
+        batches.iter().map(|batch| batch.sources.len() + batch.empty.len()).sum::<usize>() + self.backlog.get().1
     }
 }
 
@@ -124,6 +143,8 @@ pub struct Outcome {
     pub mailbox: Rc<Mailbox>,
     /// Why it was given up, if it was.
     pub trouble: Option<Trouble>,
+    /// Sources that are in it and could not be deleted.
+    pub undeleted: u64,
 }
 
 /// Why a rollup was given up.
@@ -178,6 +199,7 @@ pub struct Rollup<'p> {
     /// Commits whose fate is open: what they would have added.
     doubtful: RefCell<HashMap<BatchId, (Count, bool)>>,
     trouble: RefCell<Option<Trouble>>,
+    undeleted: Cell<u64>,
 }
 
 type Performed<'r> = LocalBoxFuture<'r, (Slot<S3>, Option<Answer<S3>>)>;
@@ -199,6 +221,7 @@ impl<'p> Rollup<'p> {
             manifests: RefCell::new(listed.iter().cloned().collect()),
             doubtful: RefCell::default(),
             trouble: RefCell::default(),
+            undeleted: Cell::new(0),
         }
     }
 
@@ -209,7 +232,7 @@ impl<'p> Rollup<'p> {
         self.drive(&mut machine).await;
         self.mailbox.ended.set(true);
         let trouble = machine.failure().map(|failure| self.trouble_of(failure));
-        Outcome { name: self.name, mailbox: self.mailbox, trouble }
+        Outcome { name: self.name, mailbox: self.mailbox, trouble, undeleted: self.undeleted.get() }
     }
 
     fn trouble_of(&self, failure: protocol::Failure) -> Trouble {
@@ -243,6 +266,8 @@ impl<'p> Rollup<'p> {
             for (slot, request) in requests {
                 outstanding.push(self.start(slot, request));
             }
+            self.mailbox.backlog.set((machine.backlog(), machine.held()));
+            self.shared.room.notify_one();
             if machine.finished() && (self.mailbox.passed.get() || stopped) {
                 return;
             }
@@ -688,6 +713,7 @@ impl<'p> Rollup<'p> {
                     let mut report = self.shared.report.borrow_mut();
                     report.troubled += 1;
                     report.leave("rolled up but not deleted", key, *size);
+                    self.undeleted.set(self.undeleted.get() + 1);
                 }
                 if failure.hopeless() {
                     hopeless.get_or_insert(failure);

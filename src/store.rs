@@ -342,6 +342,13 @@ impl Store {
         Ok(page.objects.first().is_some_and(|object| object.key == key))
     }
 
+    /// The failure of a listing that names the same continuation again and would never end.
+    #[must_use]
+    pub fn does_not_advance(&self, prefix: &str) -> Failure {
+        let what = "the listing repeats itself: the store names the same continuation again";
+        self.broken(Kind::NoAnswer, Operation::ListObjectsV2, Some(prefix), what)
+    }
+
     async fn list_at_most(&self, prefix: &str, start: &Start, most: Option<i32>) -> Result<Page, Failure> {
         self.ask(Operation::ListObjectsV2, None, ATTEMPT, async || {
             let request = self.client.list_objects_v2().bucket(&*self.bucket).prefix(prefix);

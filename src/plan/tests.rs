@@ -135,7 +135,7 @@ fn two_groups_side_by_side_that_share_a_rollup_share_a_batch() {
 fn what_is_left_is_counted_by_its_reason_with_up_to_three_examples() {
     let mut planner = planner(PlanSettings {
         since: Some(time("2019-09-02T00:00:00Z")),
-        settle: Some(Duration::from_secs(3600)),
+        settle: Some(Duration::from_hours(1)),
         ..settings(Level::Day)
     });
     for key in ["logs/1", "logs/2", "logs/2019-09-01-10-00-00-A", "logs/2019-09-14-23-59-59-A", "logs/3", "logs/4"] {
