@@ -53,6 +53,9 @@ pub enum Error {
         /// Why.
         why: String,
     },
+    /// The operating system refused what the program runs on.
+    #[error("the program cannot start: {0}")]
+    Runtime(#[from] std::io::Error),
     /// A request that the pass cannot do without.
     #[error("{0}")]
     Store(#[from] Failure),
@@ -70,7 +73,7 @@ impl Error {
             | Self::ConditionsIgnored { .. } => 2,
             Self::NoCredentials(_) => 3,
             Self::Store(failure) if failure.hopeless() => 3,
-            Self::Unsettled { .. } | Self::Store(_) => 1,
+            Self::Runtime(_) | Self::Unsettled { .. } | Self::Store(_) => 1,
         }
     }
 }

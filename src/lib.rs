@@ -36,3 +36,5 @@ pub mod error;
 pub mod probe;
 
 pub mod pass;
+
+pub mod telemetry;

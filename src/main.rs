@@ -1,3 +1,59 @@
-//! Wiring only.
+//! Wiring: settings, telemetry, the pass, its exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+use s3_log_rollup::config::Config;
+use s3_log_rollup::error::Error;
+use s3_log_rollup::pass::{self, Ended, Stores, Surroundings};
+use s3_log_rollup::store;
+use s3_log_rollup::telemetry::{self, Telemetry};
+
+fn main() -> ExitCode {
+    if let Some(argument) = std::env::args_os().nth(1) {
+        return answer(&argument.to_string_lossy());
+    }
+    let config = match Config::from_env(std::env::vars_os()) {
+        Ok(config) => config,
+        Err(errors) => return refuse(&errors.into(), None),
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return refuse(&Error::Runtime(error), Some(&config)),
+    };
+    let telemetry = Telemetry::start(config.log_format, config.termination_log.clone());
+    match runtime.block_on(run(&config, &telemetry)) {
+        Ok(ended) => {
+            let code = ended.exit_code();
+            telemetry.end(&ended);
+            ExitCode::from(code)
+        }
+        Err(error) => refuse(&error, Some(&config)),
+    }
+}
+
+async fn run(config: &Config, telemetry: &Telemetry) -> Result<Ended, Error> {
+    let stop = pass::sigterm()?;
+    let sdk = store::sdk_config().await?;
+    let progress = |report: &_| telemetry.progress(report);
+    let surroundings = Surroundings {
+        now: chrono::Utc::now(),
+        seed: fastrand::u64(..),
+        stop,
+        progress: telemetry.shows_progress().then_some(&progress),
+    };
+    Ok(pass::run(config, Stores::open(config, &sdk), surroundings).await)
+}
+
+fn answer(argument: &str) -> ExitCode {
+    match argument {
+        "--help" | "-h" => println!("{}", Config::help()),
+        "--version" | "-V" => println!("s3-log-rollup {}", env!("CARGO_PKG_VERSION")),
+        other => return refuse(&Error::Argument(other.to_owned()), None),
+    }
+    ExitCode::SUCCESS
+}
+
+fn refuse(error: &Error, config: Option<&Config>) -> ExitCode {
+    telemetry::refuse(error, config.and_then(|config| config.termination_log.as_deref()));
+    ExitCode::from(error.exit_code())
+}

@@ -11,13 +11,15 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use futures::future::LocalBoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 
-use crate::config::{Config, Mode};
+use crate::config::{Concurrency, Config, Mode};
 use crate::error::Error;
 use crate::fetch;
 use crate::layout::RollupName;
+use crate::limit::Limit;
 use crate::manifest::{self, BatchId};
 use crate::parts;
 use crate::plan::{Batch, BatchEnd, Planner, Reason};
@@ -26,7 +28,7 @@ use crate::protocol::Policy;
 use crate::report::{Count, Ending, Report};
 use crate::rollup::{Mailbox, Outcome, Rollup, Shared, Trouble};
 use crate::source::ETag;
-use crate::store::{Failure, Page, Start, Store};
+use crate::store::{self, Counts, Failure, Page, SdkConfig, Start, Store, Traffic};
 
 /// Rollups worked on side by side.
 const SIDE_BY_SIDE: usize = 64;
@@ -46,6 +48,42 @@ pub struct Stores {
     pub source: Store,
     /// The bucket of the rollups.
     pub destination: Store,
+}
+
+impl Stores {
+    /// The buckets that the settings name, reached as the SDK's configuration says.
+    #[must_use]
+    pub fn open(config: &Config, sdk: &SdkConfig) -> Self {
+        let limit = || match config.concurrency {
+            Concurrency::Auto => Limit::adaptive(),
+            Concurrency::Fixed(limit) => Limit::fixed(limit.into()),
+        };
+        let traffic = Arc::new(Traffic { reads: limit(), writes: limit(), counts: Counts::default() });
+        let client = store::client(sdk, config.force_path_style);
+        Self {
+            source: Store::new(client.clone(), config.source.bucket(), Arc::clone(&traffic)),
+            destination: Store::new(client, config.destination.bucket(), traffic),
+        }
+    }
+}
+
+/// Turns true at the first SIGTERM or SIGINT.
+///
+/// # Errors
+/// When the handlers cannot be installed.
+pub fn sigterm() -> std::io::Result<watch::Receiver<bool>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let (stop, stopped) = watch::channel(false);
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        // Nobody listens once the pass has ended.
+        let _ = stop.send(true);
+    });
+    Ok(stopped)
 }
 
 /// What surrounds a pass.

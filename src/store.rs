@@ -25,7 +25,8 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::{Bytes, BytesMut};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
-pub use connect::{s3_config, sdk_config};
+pub use aws_config::SdkConfig;
+pub use connect::{client, sdk_config};
 pub use failure::{Failure, Kind};
 
 use crate::limit::Limit;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::provider::ProvideCredentials;
+use aws_sdk_s3::Client;
 use aws_sdk_s3::config::StalledStreamProtectionConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{RequestChecksumCalculation, retry::RetryConfig};
@@ -55,16 +56,17 @@ async fn look_for_credentials(config: &SdkConfig) -> Result<(), Error> {
     }
 }
 
-/// The configuration of the S3 client on top of it: this program retries and watches the clock itself, since a retry
+/// The S3 client on top of it: this program retries and watches the clock itself, since a retry
 /// of the SDK covers neither a body that breaks nor more than its token bucket allows.
 #[must_use]
-pub fn s3_config(sdk: &SdkConfig, path_style: bool) -> aws_sdk_s3::Config {
-    aws_sdk_s3::config::Builder::from(sdk)
+pub fn client(sdk: &SdkConfig, path_style: bool) -> Client {
+    let config = aws_sdk_s3::config::Builder::from(sdk)
         .retry_config(RetryConfig::disabled())
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
         .force_path_style(path_style)
-        .build()
+        .build();
+    Client::from_conf(config)
 }
 
 /// HTTPS with ring, the proxy of `HTTPS_PROXY` and `NO_PROXY`, and the roots of `AWS_CA_BUNDLE` where it is set.
