@@ -24,6 +24,8 @@ mod checksums;
 mod connector;
 mod fault;
 mod front;
+mod generator;
+mod ledger;
 mod limits;
 mod listing;
 mod multipart;
@@ -37,6 +39,8 @@ mod testbed;
 mod world;
 
 pub use fault::{Fault, FaultKind, Gate, Moment, When};
+pub use generator::{Format, Generator, Spec};
+pub use ledger::{Balance, Imbalance, Ledger};
 pub use object::{Checksum, Object};
 pub use request::{Operation, Recorded};
 pub use rope::Rope;
