@@ -90,9 +90,13 @@ pub(crate) async fn distorted(mut response: Response<Body>, fault: &FaultKind, t
     let body = match fault {
         FaultKind::TruncatedBody => {
             set_length(&mut response, whole.len());
-            let half = Ok(whole.slice(..whole.len() / 2));
-            let broken = Err(io::Error::new(io::ErrorKind::ConnectionReset, "the connection broke"));
-            StreamingBlob::wrap(stream::iter([half, broken])).into()
+            let half = stream::iter([Ok(whole.slice(..whole.len() / 2))]);
+            let broken = stream::once(async {
+                // What came before is on its way: a server sends what it has while it waits for more.
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                Err(io::Error::new(io::ErrorKind::ConnectionReset, "the connection broke"))
+            });
+            StreamingBlob::wrap(half.chain(broken)).into()
         }
         FaultKind::ShortBody => {
             let half = whole.slice(..whole.len() / 2);

@@ -165,7 +165,7 @@ impl Generator {
     pub fn body(&mut self, bucket: &str, at: NaiveDateTime) -> Bytes {
         let mut body = String::new();
         for _ in 0..self.dice.usize(1..=MAX_LINES) {
-            let before = TimeDelta::seconds(self.dice.i64(..7_200));
+            let before = TimeDelta::seconds(self.dice.i64(0..7_200));
             body += &self.line(bucket, at - before);
             body.push('\n');
         }
@@ -209,7 +209,7 @@ impl Generator {
                 Format::DeliveryTime | Format::EventTime => spec.prefix.clone(),
             };
             let day = spec.from + Days::new(u64::from(self.dice.u32(..spec.days.max(1))));
-            let at = day.and_time(NaiveTime::MIN) + TimeDelta::seconds(self.dice.i64(..86_400));
+            let at = day.and_time(NaiveTime::MIN) + TimeDelta::seconds(self.dice.i64(0..86_400));
             if number < spec.objects {
                 self.object(spec.format, &prefix, &name, at)
             } else {

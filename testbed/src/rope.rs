@@ -22,6 +22,21 @@ impl Chunk {
         *self.crc.get_or_init(|| crc_fast::checksum(Crc64Nvme, &self.bytes))
     }
 
+    /// The checksum of the chunk `times` times over, at least once, by doubling.
+    fn repeated_crc(&self, times: usize) -> u64 {
+        let (mut power, mut length) = (self.crc(), self.bytes.len() as u64);
+        let (mut whole, mut left) = (None, times);
+        while left > 0 {
+            if left % 2 == 1 {
+                whole = Some(whole.map_or(power, |crc| joined(crc, power, length)));
+            }
+            power = joined(power, power, length);
+            length *= 2;
+            left /= 2;
+        }
+        whole.unwrap_or(power)
+    }
+
     fn part(&self, from: u64, to: u64) -> Bytes {
         let offset = |at: u64| usize::try_from(at).expect("an offset within a chunk fits in memory");
         self.bytes.slice(offset(from)..offset(to))
@@ -33,6 +48,13 @@ impl Chunk {
 pub struct Rope {
     chunks: Vec<Arc<Chunk>>,
     len: u64,
+    /// The checksum of all chunks, once somebody asked for it.
+    crc: OnceLock<u64>,
+}
+
+/// The checksum of what `first` and then `second` are the checksums of; `length` is that of the second, in bytes.
+fn joined(first: u64, second: u64, length: u64) -> u64 {
+    crc_fast::checksum_combine(Crc64Nvme, first, second, length)
 }
 
 impl Rope {
@@ -41,7 +63,7 @@ impl Rope {
     pub fn repeated(chunk: Bytes, times: usize) -> Self {
         let len = chunk.len() as u64 * times as u64;
         let chunk = Arc::new(Chunk { bytes: chunk, crc: OnceLock::new() });
-        Self { chunks: vec![chunk; times], len }
+        Self { chunks: vec![chunk; times], len, crc: OnceLock::new() }
     }
 
     /// The length in bytes.
@@ -58,6 +80,12 @@ impl Rope {
 
     /// Appends the bytes of `other`, which stay shared.
     pub fn append(&mut self, other: &Self) {
+        let crc = match (self.crc.take(), other.crc.get()) {
+            (Some(crc), Some(other_crc)) => Some(joined(crc, *other_crc, other.len)),
+            (None, Some(other_crc)) if self.is_empty() => Some(*other_crc),
+            _ => None,
+        };
+        self.crc = crc.map_or_else(OnceLock::new, OnceLock::from);
         self.chunks.extend(other.chunks.iter().cloned());
         self.len += other.len;
     }
@@ -66,6 +94,9 @@ impl Rope {
     /// their checksums.
     #[must_use]
     pub fn slice(&self, range: Range<u64>) -> Self {
+        if range.start == 0 && range.end >= self.len {
+            return self.clone();
+        }
         let mut cut = Self::default();
         let mut start = 0;
         for chunk in &self.chunks {
@@ -103,10 +134,11 @@ impl Rope {
     /// CRC-64/NVME of all bytes: each distinct chunk is read once in its life, the rest is arithmetic.
     #[must_use]
     pub fn crc64nvme(&self) -> u64 {
-        let mut chunks = self.chunks.iter();
-        let Some(first) = chunks.next() else { return crc_fast::checksum(Crc64Nvme, b"") };
-        chunks.fold(first.crc(), |crc, chunk| {
-            crc_fast::checksum_combine(Crc64Nvme, crc, chunk.crc(), chunk.bytes.len() as u64)
+        *self.crc.get_or_init(|| {
+            let runs = self.chunks.chunk_by(Arc::ptr_eq);
+            let sums = runs.map(|run| (run[0].repeated_crc(run.len()), (run[0].bytes.len() * run.len()) as u64));
+            let whole = sums.reduce(|(crc, length), (next, more)| (joined(crc, next, more), length + more));
+            whole.map_or_else(|| crc_fast::checksum(Crc64Nvme, b""), |(crc, _)| crc)
         })
     }
 }
@@ -117,7 +149,7 @@ impl From<Bytes> for Rope {
             return Self::default();
         }
         let len = bytes.len() as u64;
-        Self { chunks: vec![Arc::new(Chunk { bytes, crc: OnceLock::new() })], len }
+        Self { chunks: vec![Arc::new(Chunk { bytes, crc: OnceLock::new() })], len, crc: OnceLock::new() }
     }
 }
 
@@ -146,6 +178,11 @@ mod tests {
         rope.append(&Bytes::from_static(b"the end").into());
         let whole = rope.bytes();
         assert_eq!(rope.crc64nvme(), crc_fast::checksum(Crc64Nvme, &whole));
+        // Sums that are known are combined, those that are not are computed.
+        let mut grown = Rope::from(Bytes::from_static(b"head"));
+        assert_eq!(grown.crc64nvme(), crc_fast::checksum(Crc64Nvme, b"head"));
+        grown.append(&rope);
+        assert_eq!(grown.crc64nvme(), crc_fast::checksum(Crc64Nvme, &grown.bytes()));
         for (from, to) in [(0, 52), (0, 9), (3, 30), (9, 18), (44, 60), (7, 7)] {
             let cut = rope.slice(from..to);
             let expected = whole.slice(usize::try_from(from).unwrap()..usize::try_from(to.min(52)).unwrap());

@@ -133,14 +133,15 @@ impl Backend {
         if body.len() > MAX_PART_SIZE {
             return Err(s3_error!(InvalidRequest, "The copy source is larger than the maximum allowable size: 5 GiB"));
         }
+        let etag = etag_of_copy(&body);
         let result = CopyPartResult {
-            e_tag: Some(strong(&etag_of_copy(&body))),
+            e_tag: Some(strong(&etag)),
             last_modified: Some(timestamp(whole_seconds(self.world.now()))),
             checksum_crc64nvme: with_crc64.then(|| crc64_text(body.crc64nvme())),
             checksum_crc32: with_crc32.then(|| crc32_text(crc32(&body))),
             ..CopyPartResult::default()
         };
-        let part = Part { etag: etag_of_copy(&body), body };
+        let part = Part { body, etag };
         store.add_part(&input.bucket, &input.key, &input.upload_id, input.part_number, part)?;
         Ok(S3Response::new(UploadPartCopyOutput {
             copy_part_result: Some(result),
