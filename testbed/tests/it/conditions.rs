@@ -28,8 +28,7 @@ async fn conditional_puts_and_completes(
     let if_match = if_match.map(|etag| if etag == "current" { current.clone() } else { etag.to_owned() });
     let if_none_match = if_none_match.map(str::to_owned);
     let result = if multipart {
-        let id = crate::multipart::upload_of_one_part(&client, "r", "new\n").await;
-        let parts = crate::multipart::completed(&[(1, &crate::multipart::etag_of("new\n"))]);
+        let (id, parts) = crate::multipart::upload_of_one_part(&client, "r", "new\n").await;
         let complete = client.complete_multipart_upload().bucket("logs").key("r").upload_id(id).multipart_upload(parts);
         told(complete.set_if_match(if_match).set_if_none_match(if_none_match).send().await)
     } else {

@@ -58,7 +58,7 @@ fn answer(status: u16, code: &str) -> (u16, String) {
 /// The bytes that a GET brings, or nothing where they cannot be read to the end.
 async fn get(client: &Client, key: &str) -> Option<Vec<u8>> {
     let found = client.get_object().bucket("logs").key(key).send().await.ok()?;
-    found.body.collect().await.ok().map(|body| body.to_vec())
+    Some(found.body.collect().await.ok()?.to_vec())
 }
 
 async fn put(client: &Client, key: &str, body: &'static str) -> String {

@@ -4,7 +4,6 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode, ChecksumType, CompletedMultipartUpload, CompletedPart};
 use base64::Engine as _;
-use md5::{Digest as _, Md5};
 use testbed::{Quirks, Settings, Testbed};
 
 use crate::{answer, client, logs, told};
@@ -14,10 +13,6 @@ const MIB: usize = 1 << 20;
 pub(crate) fn completed(parts: &[(i32, &str)]) -> CompletedMultipartUpload {
     let parts = parts.iter().map(|(number, etag)| CompletedPart::builder().part_number(*number).e_tag(*etag).build());
     CompletedMultipartUpload::builder().set_parts(Some(parts.collect())).build()
-}
-
-pub(crate) fn etag_of(body: &str) -> String {
-    Md5::digest(body).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn crc_text(crc: u64) -> String {
@@ -34,10 +29,15 @@ async fn part(client: &Client, key: &str, id: &str, number: i32, body: Vec<u8>) 
     part.checksum_algorithm(ChecksumAlgorithm::Crc64Nvme).body(body.into()).send().await.unwrap().e_tag.unwrap()
 }
 
-pub(crate) async fn upload_of_one_part(client: &Client, key: &str, body: &'static str) -> String {
+/// The upload id and the list of its one part.
+pub(crate) async fn upload_of_one_part(
+    client: &Client,
+    key: &str,
+    body: &'static str,
+) -> (String, CompletedMultipartUpload) {
     let id = create(client, key, Some(ChecksumAlgorithm::Crc64Nvme)).await;
-    part(client, key, &id, 1, body.into()).await;
-    id
+    let etag = part(client, key, &id, 1, body.into()).await;
+    (id, completed(&[(1, &etag)]))
 }
 
 #[tokio::test]
