@@ -1,9 +1,10 @@
 //! The one way in, shared by the in-process client and the TCP server: every request is classified, recorded,
 //! delayed, limited, stopped and disturbed here, around the S3 service itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use futures::TryStreamExt as _;
 use hyper::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderValue};
@@ -22,6 +23,7 @@ use crate::backend::{Backend, KeyErrors};
 use crate::fault::{FaultKind, Faults, Moment, Stop, When};
 use crate::limits::Meter;
 use crate::request::{Operation, Query, Recorded, keys_to_delete, number, signed_region};
+use crate::rope::Rope;
 use crate::world::{World, lock};
 
 /// The connection broke instead of an answer.
@@ -58,7 +60,7 @@ struct Fate {
     stops: Vec<Stop>,
     kill: Option<Moment>,
     /// Waited before it is applied, and again after.
-    delay: std::time::Duration,
+    delay: Duration,
 }
 
 pub(crate) struct Front {
@@ -83,6 +85,13 @@ struct AnyName;
 impl NameValidation for AnyName {
     fn validate_bucket_name(&self, name: &str) -> bool {
         !name.is_empty()
+    }
+}
+
+/// No wait at all takes no timer.
+async fn wait(delay: Duration) {
+    if !delay.is_zero() {
+        tokio::time::sleep(delay).await;
     }
 }
 
@@ -118,8 +127,8 @@ impl Front {
         let (mut parts, mut body) = request.into_parts();
         let mut record = Recorded::of(0, &parts);
         if record.operation == Operation::DeleteObjects {
-            let whole = body.try_collect::<std::collections::VecDeque<_>>().await.map_err(|_| Reset)?;
-            let whole = crate::rope::Rope::from(whole).bytes();
+            let whole = body.try_collect::<VecDeque<_>>().await.map_err(|_| Reset)?;
+            let whole = Rope::from(whole).bytes();
             record.keys = keys_to_delete(&String::from_utf8_lossy(&whole));
             body = whole.into();
         }
@@ -130,7 +139,7 @@ impl Front {
         for stop in fate.stops.iter_mut().filter(|stop| stop.moment == Moment::Before) {
             stop.wait().await;
         }
-        tokio::time::sleep(fate.delay).await;
+        wait(fate.delay).await;
         let refusal = self.refusal(&parts, &record);
         let (when, fault) = fate.fault.unzip();
         if let Some(FaultKind::KeyError(code) | FaultKind::KeyErrorAfter(code)) = fault {
@@ -156,7 +165,7 @@ impl Front {
         for stop in fate.stops.iter_mut().filter(|stop| stop.moment == Moment::Applied) {
             stop.wait().await;
         }
-        tokio::time::sleep(fate.delay).await;
+        wait(fate.delay).await;
         if *self.killed.borrow() {
             return self.die().await;
         }

@@ -17,6 +17,23 @@
 //! assert_eq!(bed.keys_under("logs", "web/").len(), 1);
 //! assert_eq!(fault.hits(), 0);
 //! ```
+//!
+//! A [`Generator`] writes access logs with all their oddities, a [`Ledger`] proves that no line is lost or doubled:
+//!
+//! ```
+//! use testbed::{Generator, Ledger, Spec, Testbed};
+//!
+//! let bed = Testbed::default();
+//! bed.create_bucket("logs");
+//! let mut ledger = Ledger::new();
+//! for (key, body) in Generator::new(1).objects(&Spec { prefix: "raw/".to_owned(), ..Spec::default() }) {
+//!     ledger.put("logs", &key, &body);
+//!     bed.put("logs", &key, body);
+//! }
+//! // … a pass rolls them up below `rollup/` …
+//! let balance = ledger.check_testbed(&bed, ("logs", "rollup/"), ("logs", "raw/")).expect("every line is there once");
+//! assert_eq!(balance.lines, ledger.lines());
+//! ```
 
 mod answer;
 mod backend;
