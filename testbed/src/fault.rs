@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -108,6 +109,8 @@ pub enum FaultKind {
     ResetBefore,
     /// Applied, then the connection breaks instead of an answer.
     LostAnswer,
+    /// The connection breaks at once, and the request is applied this much later, whatever its client does meanwhile.
+    AppliedLater(Duration),
     /// The answer's body ends halfway in a broken connection; its headers promise all of it.
     TruncatedBody,
     /// Half of the answer's body, with headers that promise no more.

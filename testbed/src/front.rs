@@ -123,7 +123,7 @@ impl Front {
         killed.wait_for(|killed| *killed).await.map(drop).expect("the sender is a field of self");
     }
 
-    pub(crate) async fn serve(&self, request: Request<Body>) -> Result<Response<Body>, Reset> {
+    pub(crate) async fn serve(self: &Arc<Self>, request: Request<Body>) -> Result<Response<Body>, Reset> {
         let (mut parts, mut body) = request.into_parts();
         let mut record = Recorded::of(0, &parts);
         if record.operation == Operation::DeleteObjects {
@@ -154,6 +154,9 @@ impl Front {
         let mut response = match (refusal, &fault) {
             (Some(refusal), _) => refusal,
             (None, Some(FaultKind::ResetBefore)) => return Err(Reset),
+            (None, Some(FaultKind::AppliedLater(delay))) => {
+                return self.apply_later(parts, body, record, *delay).await;
+            }
             (None, Some(FaultKind::HangBefore)) => return std::future::pending().await,
             (None, Some(FaultKind::Status(status, code))) => error(*status, code, "a fault of the testbed"),
             (None, Some(FaultKind::OkWithErrorBody(code))) => error(200, code, "a fault of the testbed"),
@@ -182,6 +185,25 @@ impl Front {
         response.headers_mut().insert("x-amz-request-id", id);
         self.leave(&record, &response);
         Ok(response)
+    }
+
+    /// Breaks the connection now and applies the request when its client no longer waits for it.
+    async fn apply_later(
+        self: &Arc<Self>,
+        parts: Parts,
+        body: Body,
+        mut record: Recorded,
+        delay: Duration,
+    ) -> Result<Response<Body>, Reset> {
+        // The rest of a body cannot come over a broken connection.
+        let whole = body.try_collect::<VecDeque<_>>().await.map_err(|_| Reset)?;
+        let front = Arc::clone(self);
+        tokio::spawn(async move {
+            wait(delay).await;
+            // Nobody is there to be told of an error.
+            let _ = front.apply(parts, Rope::from(whole).bytes().into(), &mut record).await;
+        });
+        Err(Reset)
     }
 
     async fn die(&self) -> Result<Response<Body>, Reset> {

@@ -59,6 +59,21 @@ async fn a_slow_body_takes_its_time() {
     assert_eq!(start.elapsed().as_millis() / 100, 100, "ten seconds");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_request_may_be_applied_long_after_its_client_gave_it_up() {
+    let (bed, client) = logs();
+    let etag = put(&client, "k", "one\n").await;
+    let replace = |body: &'static [u8]| client.put_object().bucket("logs").key("k").body(body.to_vec().into());
+    bed.fault(When::operation(Operation::PutObject).times(2), FaultKind::AppliedLater(Duration::from_hours(1)));
+    assert_eq!(told(replace(b"late\n").if_match(etag).send().await).0, 0);
+    assert_eq!(told(replace(b"never\n").if_none_match("*").send().await).0, 0);
+    assert_eq!(get(&client, "k").await.unwrap(), b"one\n");
+    tokio::time::sleep(Duration::from_hours(2)).await;
+    assert_eq!(get(&client, "k").await.unwrap(), b"late\n", "and its condition holds good to the end");
+    let puts: Vec<_> = bed.requests().into_iter().filter(|it| it.operation == Operation::PutObject).collect();
+    assert_eq!(puts.iter().map(|it| it.applied).collect::<Vec<_>>(), [true, true, false]);
+}
+
 #[rstest]
 #[case(FaultKind::HangBefore, false)]
 #[case(FaultKind::HangAfter, true)]
