@@ -1,4 +1,4 @@
-//! The testbed over TCP, and its speed in process.
+//! The testbed over TCP.
 
 use testbed::{FaultKind, Settings, Testbed, When};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
