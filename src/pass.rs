@@ -271,7 +271,13 @@ impl Pass<'_> {
     }
 
     async fn roll_up(&self, lister: &mut Lister<'_>, pending: &Pending) -> Result<(), Error> {
-        let mut work = Work { pass: self, pending, active: HashMap::new(), running: FuturesUnordered::new(), probed: !pending.is_empty() };
+        let mut work = Work {
+            pass: self,
+            pending,
+            active: HashMap::new(),
+            running: FuturesUnordered::new(),
+            probed: !pending.is_empty(),
+        };
         let mut stop = self.surroundings.stop.clone();
         let deadline = self.config.time_limit.map(|limit| self.started + limit);
         let mut grace: Option<Instant> = None;
@@ -460,7 +466,9 @@ impl<'l> Lister<'l> {
         let next = match (page.next.clone(), last) {
             (None, _) => None,
             // Where the window leaves the rest of a year out, the listing jumps over it.
-            (Some(token), last) => Some(last.and_then(|l| self.planner.skip_to(l)).map_or(Start::Token(token), Start::After)),
+            (Some(token), last) => {
+                Some(last.and_then(|l| self.planner.skip_to(l)).map_or(Start::Token(token), Start::After))
+            }
         };
         if next.is_some() && next == self.next {
             return Err(self.store.does_not_advance(&self.prefix));

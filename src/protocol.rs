@@ -409,7 +409,9 @@ impl<W: World> Machine<W> {
     pub fn held(&self) -> usize {
         let offered = self.offers.iter().map(|offer| offer.sources.len()).sum::<usize>();
         let attempted = match &self.step {
-            Step::ReadOld(a) | Step::Gather(a) | Step::Check(a) | Step::PutManifest(a) | Step::Commit(a) => a.sources.len(),
+            Step::ReadOld(a) | Step::Gather(a) | Step::Check(a) | Step::PutManifest(a) | Step::Commit(a) => {
+                a.sources.len()
+            }
             _ => 0,
         };
         let ahead = match &self.ahead {

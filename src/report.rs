@@ -270,7 +270,8 @@ impl Report {
             row("would cost", format!("${:.4} at us-east-1's list prices", estimate.dollars));
         }
         row("requests", requests(&self.requests));
-        let traffic = format!("{} sent, {} received, {} SlowDown", bytes(self.sent), bytes(self.received), self.throttled);
+        let traffic =
+            format!("{} sent, {} received, {} SlowDown", bytes(self.sent), bytes(self.received), self.throttled);
         row("traffic", traffic);
         row("seconds", format!("{:.1}", self.seconds));
         if let Some(column) = table.column_mut(0) {

@@ -237,7 +237,9 @@ impl<'p> Rollup<'p> {
 
     fn trouble_of(&self, failure: protocol::Failure) -> Trouble {
         match failure {
-            protocol::Failure::Request => self.trouble.take().unwrap_or_else(|| Trouble::Other("a request failed".into())),
+            protocol::Failure::Request => {
+                self.trouble.take().unwrap_or_else(|| Trouble::Other("a request failed".into()))
+            }
             protocol::Failure::Contended => Trouble::Other(format!(
                 "s3://{}/{} was changed by somebody else at every attempt: run again when no other run works on it",
                 self.shared.destination.bucket(),
@@ -483,7 +485,14 @@ impl<'p> Rollup<'p> {
         self.bodies.borrow_mut().insert(batch, gatherer);
         let open_line = self.open_line.get();
         let from = self.shared.source.clone();
-        let job = Job { from, sources, old, open_line, upload, budget: fetch::SMALLEST_BUDGET.max(self.shared.window.into()) };
+        let job = Job {
+            from,
+            sources,
+            old,
+            open_line,
+            upload,
+            budget: fetch::SMALLEST_BUDGET.max(self.shared.window.into()),
+        };
         Box::pin(async move {
             let answer = self.gather(batch, job, expected, cancelled).await;
             // Nobody listens unless the batch is being discarded.

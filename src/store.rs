@@ -89,7 +89,9 @@ impl Operation {
     pub fn action(self) -> &'static str {
         match self {
             Self::ListObjectsV2 => "s3:ListBucket",
-            Self::GetObject | Self::HeadObject => "s3:GetObject (and kms:Decrypt, where the bucket is encrypted with KMS)",
+            Self::GetObject | Self::HeadObject => {
+                "s3:GetObject (and kms:Decrypt, where the bucket is encrypted with KMS)"
+            }
             Self::GetObjectTagging => "s3:GetObjectTagging",
             Self::PutObject
             | Self::CreateMultipartUpload
@@ -451,8 +453,9 @@ impl Store {
         self.ask(Operation::HeadObject, Some(key), ATTEMPT, async || {
             let request = self.client.head_object().bucket(&*self.bucket).key(key).checksum_mode(ChecksumMode::Enabled);
             let head = request.send().await.map_err(|e| self.failure(e, Operation::HeadObject, Some(key)))?;
-            parse_head(head)
-                .ok_or_else(|| self.broken(Kind::NoAnswer, Operation::HeadObject, Some(key), "ETag or length are missing"))
+            parse_head(head).ok_or_else(|| {
+                self.broken(Kind::NoAnswer, Operation::HeadObject, Some(key), "ETag or length are missing")
+            })
         })
         .await
     }
@@ -526,9 +529,8 @@ impl Store {
                     .set_tagging(attributes.tagging.clone());
             }
             if checksum {
-                request = request
-                    .checksum_algorithm(ChecksumAlgorithm::Crc64Nvme)
-                    .checksum_type(ChecksumType::FullObject);
+                request =
+                    request.checksum_algorithm(ChecksumAlgorithm::Crc64Nvme).checksum_type(ChecksumType::FullObject);
             }
             let created = request.send().await;
             let created = created.map_err(|e| self.failure(e, Operation::CreateMultipartUpload, Some(key)))?;
@@ -585,8 +587,9 @@ impl Store {
     }
 
     fn part(&self, key: &str, number: u16, etag: Option<String>, crc: Option<String>) -> Result<Part, Failure> {
-        let etag = etag
-            .ok_or_else(|| self.broken(Kind::NoAnswer, Operation::UploadPart, Some(key), "the part's ETag is missing"))?;
+        let etag = etag.ok_or_else(|| {
+            self.broken(Kind::NoAnswer, Operation::UploadPart, Some(key), "the part's ETag is missing")
+        })?;
         Ok(Part { number, etag, crc })
     }
 
@@ -804,10 +807,7 @@ fn parse_head(head: HeadObjectOutput) -> Option<Head> {
     let full = head.checksum_type == Some(ChecksumType::FullObject);
     let mut metadata: BTreeMap<String, String> = head.metadata.unwrap_or_default().into_iter().collect();
     let deep = matches!(head.storage_class, Some(StorageClass::Glacier | StorageClass::DeepArchive));
-    let tiered = matches!(
-        head.archive_status,
-        Some(ArchiveStatus::ArchiveAccess | ArchiveStatus::DeepArchiveAccess)
-    );
+    let tiered = matches!(head.archive_status, Some(ArchiveStatus::ArchiveAccess | ArchiveStatus::DeepArchiveAccess));
     Some(Head {
         etag: ETag::new(head.e_tag.as_deref()?),
         size: u64::try_from(head.content_length?).ok()?,

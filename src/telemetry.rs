@@ -43,7 +43,8 @@ impl Telemetry {
         let registry = tracing_subscriber::registry().with(filter);
         let mut bar = None;
         if pretty && terminal {
-            let style = ProgressStyle::with_template("{spinner} {elapsed} {msg}").unwrap_or_else(|_| ProgressStyle::default_spinner());
+            let style = ProgressStyle::with_template("{spinner} {elapsed} {msg}")
+                .unwrap_or_else(|_| ProgressStyle::default_spinner());
             let bars = IndicatifLayer::new().with_progress_style(style);
             let lines = fmt::layer().with_target(false).with_writer(bars.get_stderr_writer());
             registry.with(lines).with(bars).init();

@@ -128,7 +128,13 @@ fn kind(status: u16, code: Option<&str>, region: Option<String>) -> Kind {
             "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "ExpiredToken" | "InvalidToken" | "TokenRefreshRequired",
             _,
         ) => Kind::Credentials,
-        ("PermanentRedirect" | "TemporaryRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException", _)
+        (
+            "PermanentRedirect"
+            | "TemporaryRedirect"
+            | "AuthorizationHeaderMalformed"
+            | "IllegalLocationConstraintException",
+            _,
+        )
         | (_, 301 | 307) => Kind::Elsewhere(region),
         ("SlowDown" | "RequestLimitExceeded" | "ThrottlingException" | "Throttling", _) | (_, 429 | 503) => {
             Kind::Throttled

@@ -1,0 +1,4 @@
+//! The real pass, with the real SDK, against the testbed in process.
+
+mod bench;
+mod everyday;
