@@ -110,8 +110,9 @@ impl Mailbox {
 
     /// Says that the listing has passed the rollup (or has come back to it).
     pub fn set_passed(&self, passed: bool) {
-        self.passed.set(passed);
-        self.news.notify_one();
+        if self.passed.replace(passed) != passed {
+            self.news.notify_one();
+        }
     }
 
     /// The work has ended: a further batch needs a new mailbox.
@@ -268,8 +269,10 @@ impl<'p> Rollup<'p> {
             for (slot, request) in requests {
                 outstanding.push(self.start(slot, request));
             }
-            self.mailbox.backlog.set((machine.backlog(), machine.held()));
-            self.shared.room.notify_one();
+            let backlog = (machine.backlog(), machine.held());
+            if self.mailbox.backlog.replace(backlog) != backlog {
+                self.shared.room.notify_one();
+            }
             if machine.finished() && (self.mailbox.passed.get() || stopped) {
                 return;
             }

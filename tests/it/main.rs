@@ -1,4 +1,5 @@
 //! The real pass, with the real SDK, against the testbed in process.
 
 mod bench;
+mod commit;
 mod everyday;
