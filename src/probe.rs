@@ -83,8 +83,8 @@ impl Probe<'_> {
             (&absent, &absent_upload, &absent_part, &stale, "CompleteMultipartUpload with If-Match of a missing key"),
         ];
         for (key, upload, part, condition, what) in completes {
-            let completed = self.store.complete(key, upload, std::slice::from_ref(part), condition, None).await;
-            if !refused(completed)? {
+            let answer = self.store.complete(key, upload, std::slice::from_ref(part), condition, None).await;
+            if !refused(answer)? {
                 ignored.get_or_insert(what);
             }
         }

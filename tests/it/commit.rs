@@ -275,10 +275,10 @@ async fn a_commit_that_arrives_an_hour_late_finds_its_condition_failed() {
         let size = if operation == Operation::PutObject { 10 } else { 6 * MIB };
         let mut bench = Bench::new();
         bench.log("logs/2026-01-31-10-00-00-A", &line('a', size));
-        let late = FaultKind::AppliedLater(Duration::from_secs(3600));
+        let late = FaultKind::AppliedLater(Duration::from_hours(1));
         bench.bed.fault(When::operation(operation).key("rollup/2026-01-31"), late);
         done(&bench.pass(&[]).await);
-        tokio::time::sleep(Duration::from_secs(7200)).await;
+        tokio::time::sleep(Duration::from_hours(2)).await;
         assert_eq!(bench.text("2026-01-31").len(), size);
         bench.balanced();
     }

@@ -3,3 +3,4 @@
 mod bench;
 mod commit;
 mod everyday;
+mod faults;
