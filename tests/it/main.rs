@@ -4,3 +4,4 @@ mod bench;
 mod commit;
 mod everyday;
 mod faults;
+mod readme;
