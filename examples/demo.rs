@@ -25,8 +25,8 @@ const ROLLUPS: &str = "rollups/";
 const GROUPS: usize = 4;
 const DAYS: u32 = 5;
 
-/// The deletes that are answered before the pass is killed: some rollups are done by then, some are not.
-const DELETES_BEFORE_THE_KILL: u64 = 9;
+/// The pass is killed when it is about to delete the log objects of this group: the groups before it are done by then.
+const KILLED_AT: &str = "logs/media/";
 
 const NEXT: &str = "\
 The same program on a server of its own, with 20,000 log objects:
@@ -108,7 +108,7 @@ impl Demo {
         self.pass("ROLLUP_DRY_RUN", "false").await?;
         self.prove()?;
 
-        self.step("5,000 more, and a pass that is killed while it deletes");
+        self.step("5,000 more, and a pass that is killed half-way");
         self.add(5_000);
         self.killed_pass().await?;
         self.show_the_wreck()?;
@@ -170,14 +170,11 @@ impl Demo {
     /// The real pass, as `main.rs` runs it.
     async fn run(&self, settings: &[(&str, &str)]) -> Ended {
         let config = config(settings);
+        // Never told to stop: that is for signals.
+        let (_run_on, stop) = watch::channel(false);
         let progress = Progress::new(&self.bed);
         let show = |report: &Report| progress.show(report);
-        let surroundings = Surroundings {
-            now: self.bed.now(),
-            seed: fastrand::u64(..),
-            stop: watch::channel(false).1,
-            progress: Some(&show),
-        };
+        let surroundings = Surroundings { now: self.bed.now(), seed: fastrand::u64(..), stop, progress: Some(&show) };
         let ended = pass::run(&config, Stores::open(&config, &self.sdk()), surroundings).await;
         progress.end();
         ended
@@ -185,7 +182,7 @@ impl Demo {
 
     /// A pass that ends between two of its requests: whatever it was about to do does not happen.
     async fn killed_pass(&self) -> Result<(), String> {
-        let deletes = When::operation(Operation::DeleteObjects).skip(DELETES_BEFORE_THE_KILL);
+        let deletes = When::operation(Operation::DeleteObjects).key_prefix(KILLED_AT);
         let gate = self.bed.pause(deletes, Moment::Before);
         tokio::select! {
             biased;
@@ -197,11 +194,15 @@ impl Demo {
     fn show_the_wreck(&self) -> Result<(), String> {
         let manifests = self.bed.keys_under(BUCKET, &format!("{ROLLUPS}_manifests/")).len();
         let left = self.bed.keys_under(BUCKET, LOGS).len();
-        println!("   Killed: {} log objects are still there, and {manifests} manifests.", count(left));
+        let manifests = format!("{manifests} manifest{}", if manifests == 1 { "" } else { "s" });
+        println!("   Killed. {} log objects and {manifests} are left behind.", count(left));
         match self.check() {
             Err(found) if found.lost + found.unknown == 0 => {
-                println!("   Ledger: 0 lines lost; {} are in a rollup and in a log", HumanCount(found.doubled));
-                println!("   object that is not deleted yet. The manifests say which.");
+                println!(
+                    "   Ledger: 0 lines lost; {} are in a rollup and in a log object that",
+                    HumanCount(found.doubled)
+                );
+                println!("   was to be deleted next. The manifest says which.");
                 Ok(())
             }
             Err(found) => Err(found.to_string()),
@@ -243,19 +244,19 @@ fn config(settings: &[(&str, &str)]) -> Config {
     Config::from_env(environment).expect("the settings are good")
 }
 
-/// How far a pass is: a line that is written anew on a terminal, elsewhere a line for each quarter.
+/// How far a pass is: a line that is written anew on a terminal, elsewhere one line half-way.
 struct Progress<'b> {
     bed: &'b Testbed,
     /// Reads before this pass.
     before: u64,
     log_objects: u64,
-    quarters: Cell<u64>,
+    half_told: Cell<bool>,
 }
 
 impl<'b> Progress<'b> {
     fn new(bed: &'b Testbed) -> Self {
         let log_objects = bed.keys_under(BUCKET, LOGS).len() as u64;
-        Self { bed, before: bed.count(Operation::GetObject), log_objects, quarters: Cell::new(0) }
+        Self { bed, before: bed.count(Operation::GetObject), log_objects, half_told: Cell::new(false) }
     }
 
     fn show(&self, report: &Report) {
@@ -273,8 +274,7 @@ impl<'b> Progress<'b> {
             let _ = io::stdout().flush();
             return;
         }
-        let quarters = read * 4 / self.log_objects.max(1);
-        if quarters > self.quarters.replace(quarters) {
+        if read * 2 >= self.log_objects && !self.half_told.replace(true) {
             println!("   {line}");
         }
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
+use indicatif::{BinaryBytes, HumanCount};
 use serde::Serialize;
 
 use crate::store::Traffic;
@@ -60,6 +61,18 @@ pub struct Rollups {
     pub replaced: u64,
     /// Given up in this pass.
     pub failed: u64,
+}
+
+impl Rollups {
+    /// What happened, or would, in the words for it; what did not is not told.
+    fn told(&self, created: &str, appended: &str, replaced: &str) -> String {
+        let each =
+            [(self.created, created), (self.appended, appended), (self.replaced, replaced), (self.failed, "failed")];
+        let told: Vec<_> = each.iter().filter(|(count, _)| *count > 0).collect();
+        let Some((first, rest)) = told.split_first() else { return String::from("no rollup") };
+        let rest = rest.iter().map(|(count, what)| format!(", {} {what}", HumanCount(*count)));
+        format!("{} {}{}", objects(first.0, "rollup"), first.1, rest.collect::<String>())
+    }
 }
 
 /// A rollup that was given up, or a source that could not be read.
@@ -216,23 +229,20 @@ impl Report {
                 format!("Nothing to do: {} objects found, none to roll up.", self.found.objects)
             }
             (true, _) => format!(
-                "Dry run: {planned} log objects ({}) would become {} new rollups and be appended {} times to old ones; \
-                 nothing was written.",
+                "Dry run: {} ({}) would go into {}; nothing was written.",
+                objects(planned, "log object"),
                 bytes(rolled_up.bytes),
-                rollups.created,
-                rollups.appended
+                rollups.told("to create", "to append to", "to replace")
             ),
             (false, _) => format!(
-                "{planned} log objects ({}) rolled up: {} rollups created, {} appended to; {deleted} sources deleted.",
+                "{} ({}) rolled up: {}; {} deleted.",
+                objects(planned, "log object"),
                 bytes(rolled_up.bytes),
-                rollups.created,
-                rollups.appended
+                rollups.told("created", "appended to", "replaced"),
+                HumanCount(*deleted)
             ),
         };
-        let failed = match rollups.failed {
-            0 => String::new(),
-            failed => format!(" {failed} rollups failed: run again."),
-        };
+        let failed = if rollups.failed > 0 { " Run again for what failed." } else { "" };
         let ending = match self.ending {
             Ending::Done | Ending::Error => String::new(),
             Ending::TimeLimit => format!(" Ended at ROLLUP_TIME_LIMIT, at least {} left.", self.backlog.unwrap_or(0)),
@@ -249,15 +259,18 @@ impl Report {
         let mut row = |name: &str, value: String| {
             table.add_row([name.to_owned(), value]);
         };
-        let count = |count: &Count| format!("{} objects, {}", count.objects, bytes(count.bytes));
+        let count = |count: &Count| format!("{}, {}", objects(count.objects, "object"), bytes(count.bytes));
         row("found", count(&self.found));
         row(if self.dry_run { "to roll up" } else { "rolled up" }, count(&self.rolled_up));
-        row(if self.dry_run { "to delete" } else { "deleted" }, format!("{} objects", self.deleted));
+        row(if self.dry_run { "to delete" } else { "deleted" }, objects(self.deleted, "object"));
         if self.kept > 0 {
-            row("kept", format!("{} objects", self.kept));
+            row("kept", objects(self.kept, "object"));
         }
-        let Rollups { created, appended, replaced, failed } = self.rollups;
-        row("rollups", format!("{created} created, {appended} appended, {replaced} replaced, {failed} failed"));
+        let told = match self.dry_run {
+            true => self.rollups.told("to create", "to append to", "to replace"),
+            false => self.rollups.told("created", "appended to", "replaced"),
+        };
+        row("rollups", told);
         for (reason, left) in &self.left {
             let examples = if left.examples.is_empty() { "" } else { ", such as " };
             row("left", format!("{} {reason}{examples}{}", left.count.objects, left.examples.join(", ")));
@@ -283,8 +296,8 @@ impl Report {
 
 fn requests(requests: &BTreeMap<String, u64>) -> String {
     let all: u64 = requests.values().sum();
-    let each: Vec<_> = requests.iter().map(|(name, count)| format!("{count} {name}")).collect();
-    if each.is_empty() { String::from("none") } else { format!("{all}: {}", each.join(", ")) }
+    let each: Vec<_> = requests.iter().map(|(name, count)| format!("{} {name}", HumanCount(*count))).collect();
+    if each.is_empty() { String::from("none") } else { format!("{}: {}", HumanCount(all), each.join(", ")) }
 }
 
 /// A key as it may be shown: control characters escaped, never longer than S3 allows.
@@ -292,6 +305,47 @@ fn printable(key: &str) -> String {
     key.escape_debug().take(1100).collect()
 }
 
+/// `1 rollup`, `20,000 rollups`.
+fn objects(count: u64, name: &str) -> String {
+    format!("{} {name}{}", HumanCount(count), if count == 1 { "" } else { "s" })
+}
+
 fn bytes(count: u64) -> String {
-    indicatif::BinaryBytes(count).to_string()
+    BinaryBytes(count).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report() -> Report {
+        Report {
+            found: Count { objects: 20_001, bytes: 1 << 30 },
+            rolled_up: Count { objects: 20_000, bytes: 1 << 30 },
+            deleted: 20_000,
+            rollups: Rollups { created: 1, appended: 12, ..Rollups::default() },
+            requests: BTreeMap::from([(String::from("GetObject"), 20_000), (String::from("PutObject"), 26)]),
+            ..Report::default()
+        }
+    }
+
+    #[test]
+    fn the_summary_is_one_sentence_about_what_happened_only() {
+        let summary = "20,000 log objects (1.00 GiB) rolled up: 1 rollup created, 12 appended to; 20,000 deleted.";
+        assert_eq!(report().summary(), summary);
+        let dry = Report { dry_run: true, ..report() };
+        let summary = "Dry run: 20,000 log objects (1.00 GiB) would go into 1 rollup to create, 12 to append to; nothing \
+                       was written.";
+        assert_eq!(dry.summary(), summary);
+        let failed = Report { rollups: Rollups { failed: 1, ..Rollups::default() }, ..report() };
+        assert!(failed.summary().ends_with(" rolled up: 1 rollup failed; 20,000 deleted. Run again for what failed."), "{}", failed.summary());
+    }
+
+    #[test]
+    fn the_table_fits_a_terminal() {
+        let mut report = report();
+        report.leave("not a log key", &"long/".repeat(100), 1);
+        report.fail(&"rollup/".repeat(20), "access denied: s3:PutObject");
+        assert!(report.table().lines().all(|line| line.chars().count() <= 80), "{}", report.table());
+    }
 }

@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
+use indicatif::HumanCount;
 use tracing::Subscriber;
 use tracing_bunyan_formatter::{BunyanFormattingLayer, JsonStorageLayer};
 use tracing_indicatif::IndicatifLayer;
@@ -17,8 +18,9 @@ use crate::config::{DEFAULT_TERMINATION_LOG, LogFormat};
 use crate::pass::Ended;
 use crate::report::Report;
 
-/// What is logged without `RUST_LOG`.
-const FILTER: &str = "info";
+/// What is logged without `RUST_LOG`. Outside of EC2 there is no metadata service, which the SDK warns of at length; that
+/// no credentials were found is an error of our own.
+const FILTER: &str = "info,aws_config::imds=error";
 
 /// How this process speaks.
 #[derive(Debug)]
@@ -66,7 +68,9 @@ impl Telemetry {
         if let Some(bar) = &self.bar {
             bar.pb_set_message(&format!(
                 "{} found, {} rolled up, {} deleted",
-                report.found.objects, report.rolled_up.objects, report.deleted
+                HumanCount(report.found.objects),
+                HumanCount(report.rolled_up.objects),
+                HumanCount(report.deleted)
             ));
         }
     }
@@ -90,7 +94,17 @@ impl Telemetry {
             let _ = writeln!(io::stdout(), "{}", report.table());
         } else {
             let json = serde_json::to_value(report).unwrap_or_default();
-            tracing::info!(report = %json, exit_code = ended.exit_code(), "{}", report.summary());
+            tracing::info!(
+                exit_code = ended.exit_code(),
+                found = report.found.objects,
+                rolled_up = report.rolled_up.objects,
+                deleted = report.deleted,
+                failed = report.rollups.failed,
+                seconds = report.seconds,
+                report = %json,
+                "{}",
+                report.summary()
+            );
         }
         self.terminate(&report.termination_message());
     }
@@ -109,7 +123,10 @@ fn bunyan<S>(registry: S)
 where
     S: Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a> + Send + Sync,
 {
-    let records = BunyanFormattingLayer::new(String::from("s3-log-rollup"), io::stdout);
+    // Where in the source a record was written says nothing to who reads it.
+    let records = BunyanFormattingLayer::new(String::from("s3-log-rollup"), io::stdout)
+        .skip_fields(["file", "line"].into_iter())
+        .expect("neither is one of bunyan's own fields");
     registry.with(JsonStorageLayer).with(records).init();
 }
 

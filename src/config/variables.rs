@@ -150,7 +150,7 @@ pub(super) fn help() -> String {
     let mut text = "\
 Joins S3 server access logs into one object per period, exactly once.
 
-Usage: s3-log-rollup [--help]
+Usage: s3-log-rollup [--help | --version]
 
 Everything is set in the environment. An empty variable is an unset one.
 
@@ -174,6 +174,7 @@ Everything is set in the environment. An empty variable is an unset one.
         "",
         "",
     ));
+    text.truncate(text.trim_end().len());
     text
 }
 
