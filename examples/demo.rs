@@ -35,7 +35,8 @@ The same program on a server of its own, with 20,000 log objects:
 
 and in a second terminal
 
-   export AWS_ENDPOINT_URL=http://127.0.0.1:9000 ROLLUP_FORCE_PATH_STYLE=true
+   export AWS_ENDPOINT_URL=http://127.0.0.1:9000 AWS_REGION=us-east-1
+   export ROLLUP_FORCE_PATH_STYLE=true
    export AWS_ACCESS_KEY_ID=any AWS_SECRET_ACCESS_KEY=secret
    export ROLLUP_SOURCE=s3://logs/raw/ ROLLUP_DESTINATION=s3://logs/rollups/
    ROLLUP_DRY_RUN=true cargo run
@@ -152,19 +153,17 @@ impl Demo {
     async fn pass(&self, name: &str, value: &str) -> Result<(), String> {
         let started = Instant::now();
         let ended = self.run(&[(name, value)]).await;
-        match ended.error {
-            Some(error) => Err(error.to_string()),
-            None => {
-                println!("   {}", fold(&ended.report.summary()));
-                if let Some(estimate) = &ended.report.estimate {
-                    println!("   S3 would charge about ${:.2} for its requests.", estimate.dollars);
-                } else {
-                    let requests: u64 = ended.report.requests.values().sum();
-                    println!("   {} requests, {:.1} s.", HumanCount(requests), started.elapsed().as_secs_f64());
-                }
-                Ok(())
-            }
+        if let Some(error) = ended.error {
+            return Err(error.to_string());
         }
+        println!("   {}", fold(&ended.report.summary()));
+        if let Some(estimate) = &ended.report.estimate {
+            println!("   S3 would charge about ${:.2} for its requests.", estimate.dollars);
+        } else {
+            let requests: u64 = ended.report.requests.values().sum();
+            println!("   {} requests, {:.1} s.", HumanCount(requests), started.elapsed().as_secs_f64());
+        }
+        Ok(())
     }
 
     /// The real pass, as `main.rs` runs it.
@@ -175,9 +174,7 @@ impl Demo {
         let progress = Progress::new(&self.bed);
         let show = |report: &Report| progress.show(report);
         let surroundings = Surroundings { now: self.bed.now(), seed: fastrand::u64(..), stop, progress: Some(&show) };
-        let ended = pass::run(&config, Stores::open(&config, &self.sdk()), surroundings).await;
-        progress.end();
-        ended
+        pass::run(&config, Stores::open(&config, &self.sdk()), surroundings).await
     }
 
     /// A pass that ends between two of its requests: whatever it was about to do does not happen.
@@ -278,8 +275,11 @@ impl<'b> Progress<'b> {
             println!("   {line}");
         }
     }
+}
 
-    fn end(&self) {
+/// The line goes with the pass, also with a killed one.
+impl Drop for Progress<'_> {
+    fn drop(&mut self) {
         if io::stdout().is_terminal() {
             print!("\r\x1b[K");
         }

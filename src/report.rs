@@ -69,7 +69,7 @@ impl Rollups {
         let each =
             [(self.created, created), (self.appended, appended), (self.replaced, replaced), (self.failed, "failed")];
         let told: Vec<_> = each.iter().filter(|(count, _)| *count > 0).collect();
-        let Some((first, rest)) = told.split_first() else { return String::from("no rollup") };
+        let Some((first, rest)) = told.split_first() else { return String::from("no rollup changed") };
         let rest = rest.iter().map(|(count, what)| format!(", {} {what}", HumanCount(*count)));
         format!("{} {}{}", objects(first.0, "rollup"), first.1, rest.collect::<String>())
     }
@@ -228,6 +228,9 @@ impl Report {
             (_, 0) if self.rollups.failed == 0 && self.error.is_none() && self.deleted == 0 => {
                 format!("Nothing to do: {} objects found, none to roll up.", self.found.objects)
             }
+            (_, 0) if self.error.is_some() && self.deleted == 0 => {
+                String::from("The pass ended with an error before anything was rolled up.")
+            }
             (true, _) => format!(
                 "Dry run: {} ({}) would go into {}; nothing was written.",
                 objects(planned, "log object"),
@@ -266,9 +269,10 @@ impl Report {
         if self.kept > 0 {
             row("kept", objects(self.kept, "object"));
         }
-        let told = match self.dry_run {
-            true => self.rollups.told("to create", "to append to", "to replace"),
-            false => self.rollups.told("created", "appended to", "replaced"),
+        let told = if self.dry_run {
+            self.rollups.told("to create", "to append to", "to replace")
+        } else {
+            self.rollups.told("created", "appended to", "replaced")
         };
         row("rollups", told);
         for (reason, left) in &self.left {
@@ -338,7 +342,11 @@ mod tests {
                        was written.";
         assert_eq!(dry.summary(), summary);
         let failed = Report { rollups: Rollups { failed: 1, ..Rollups::default() }, ..report() };
-        assert!(failed.summary().ends_with(" rolled up: 1 rollup failed; 20,000 deleted. Run again for what failed."), "{}", failed.summary());
+        assert!(
+            failed.summary().ends_with(" rolled up: 1 rollup failed; 20,000 deleted. Run again for what failed."),
+            "{}",
+            failed.summary()
+        );
     }
 
     #[test]

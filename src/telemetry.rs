@@ -18,9 +18,9 @@ use crate::config::{DEFAULT_TERMINATION_LOG, LogFormat};
 use crate::pass::Ended;
 use crate::report::Report;
 
-/// What is logged without `RUST_LOG`. Outside of EC2 there is no metadata service, which the SDK warns of at length; that
-/// no credentials were found is an error of our own.
-const FILTER: &str = "info,aws_config::imds=error";
+/// What is logged without `RUST_LOG`. The SDK warns at length of every source of credentials and region that is not there;
+/// where none is, that is an error of our own with the last cause in it.
+const FILTER: &str = "info,aws_config=error";
 
 /// How this process speaks.
 #[derive(Debug)]
