@@ -164,6 +164,7 @@ fn shared(config: &Config, stores: &Stores, seed: u64, stop: watch::Receiver<boo
         random: RefCell::new(fastrand::Rng::with_seed(seed)),
         report: RefCell::new(Report { dry_run: config.dry_run, ..Report::default() }),
         stop,
+        warned_of_versions: Cell::new(false),
         room: Notify::new(),
     }
 }
