@@ -159,7 +159,7 @@ mod tests {
             permit.throttled();
         }
         assert_eq!(limit.current(), 32);
-        assert_eq!(limit.permits.available_permits() + limit.state().surplus, 64);
+        assert_eq!(limit.permits.available_permits() - limit.state().surplus, 32);
     }
 
     #[tokio::test(start_paused = true)]

@@ -22,7 +22,7 @@ use crate::layout::RollupName;
 use crate::limit::Limit;
 use crate::manifest::{self, BatchId};
 use crate::parts;
-use crate::plan::{Batch, BatchEnd, Planner, Reason};
+use crate::plan::{Batch, BatchEnd, Planner, Reason, Tally};
 use crate::probe::probe;
 use crate::protocol::Policy;
 use crate::report::{Count, Ending, Report};
@@ -123,16 +123,24 @@ pub async fn run(config: &Config, stores: Stores, surroundings: Surroundings<'_>
     let started = Instant::now();
     let (halt, halted) = watch::channel(false);
     let shared = shared(config, &stores, surroundings.seed, halted);
-    let pass = Pass { config, shared: &shared, halt, surroundings, ending: Cell::default(), started };
-    let outcome = if config.dry_run { pass.dry_run().await } else { pass.run().await };
-    let ending = pass.ending.get();
+    let pass = Pass {
+        config,
+        shared: &shared,
+        halt,
+        surroundings,
+        ending: Cell::default(),
+        error: RefCell::default(),
+        started,
+    };
+    pass.run().await;
+    let (ending, error) = (pass.ending.get(), pass.error.take());
     drop(pass);
     let mut report = shared.report.into_inner();
     report.count_traffic(stores.destination.traffic());
     report.seconds = started.elapsed().as_secs_f64();
-    report.ending = if outcome.is_err() { Ending::Error } else { ending };
-    report.error = outcome.as_ref().err().map(ToString::to_string);
-    Ended { report, error: outcome.err() }
+    report.ending = if error.is_some() { Ending::Error } else { ending };
+    report.error = error.as_ref().map(ToString::to_string);
+    Ended { report, error }
 }
 
 fn shared(config: &Config, stores: &Stores, seed: u64, stop: watch::Receiver<bool>) -> Shared {
@@ -156,6 +164,7 @@ fn shared(config: &Config, stores: &Stores, seed: u64, stop: watch::Receiver<boo
         random: RefCell::new(fastrand::Rng::with_seed(seed)),
         report: RefCell::new(Report { dry_run: config.dry_run, ..Report::default() }),
         stop,
+        warned_of_versions: Cell::new(false),
         room: Notify::new(),
     }
 }
@@ -167,25 +176,84 @@ struct Pass<'p> {
     halt: watch::Sender<bool>,
     surroundings: Surroundings<'p>,
     ending: Cell<Ending>,
+    /// What ends the pass: the first of it.
+    error: RefCell<Option<Error>>,
     started: Instant,
 }
 
 impl Pass<'_> {
-    async fn run(&self) -> Result<(), Error> {
-        let pending = self.list_manifests().await?;
+    async fn run(&self) {
         let mut lister = self.lister();
+        tokio::select! {
+            biased;
+            outcome = self.work(&mut lister) => {
+                if let Err(error) = outcome {
+                    self.end(error);
+                }
+            }
+            () = self.watch() => {}
+            () = self.show_progress() => {}
+        }
+        let mut report = self.shared.report.borrow_mut();
+        lister.report(&mut report);
+        if self.ending.get() != Ending::Done {
+            let planned = lister.planner.tally().planned.objects;
+            report.backlog = Some(planned.saturating_sub(report.rolled_up.objects));
+        }
+    }
+
+    async fn work(&self, lister: &mut Lister<'_>) -> Result<(), Error> {
+        if self.config.dry_run {
+            return self.dry_run(lister).await;
+        }
+        let pending = self.list_manifests().await?;
         if !pending.is_empty() {
             self.probe().await?;
             self.settle(&pending, &mut lister.given_up).await?;
         }
-        let rolled = self.roll_up(&mut lister, &pending).await;
-        lister.report(&mut self.shared.report.borrow_mut());
-        if self.ending.get() != Ending::Done {
-            let rolled_up = self.shared.report.borrow().rolled_up.objects;
-            let planned = lister.planner.tally().planned.objects;
-            self.shared.report.borrow_mut().backlog = Some(planned.saturating_sub(rolled_up));
+        self.roll_up(lister, &pending).await;
+        Ok(())
+    }
+
+    /// Waits for SIGTERM, the time limit or an error, has everybody begin nothing new, and ends when the commits under
+    /// way have had their time.
+    async fn watch(&self) {
+        let mut stop = self.surroundings.stop.clone();
+        let mut halted = self.shared.stop.clone();
+        let deadline = self.config.time_limit.map(|limit| self.started + limit);
+        tokio::select! {
+            biased;
+            Ok(_) = halted.wait_for(|halted| *halted) => {}
+            Ok(_) = stop.wait_for(|stop| *stop) => self.ending.set(Ending::Stopped),
+            () = until(deadline) => self.ending.set(Ending::TimeLimit),
         }
-        rolled
+        self.halt.send_replace(true);
+        if self.ending.get() == Ending::TimeLimit && stop.wait_for(|stop| *stop).await.is_ok() {
+            self.ending.set(Ending::Stopped);
+        }
+        if self.ending.get() == Ending::TimeLimit {
+            std::future::pending::<()>().await;
+        }
+        tokio::time::sleep(GRACE).await;
+        tracing::warn!("requests under way did not end within {} s and were dropped", GRACE.as_secs());
+    }
+
+    async fn show_progress(&self) {
+        let Some(show) = self.surroundings.progress else { return std::future::pending().await };
+        loop {
+            tokio::time::sleep(TICK).await;
+            show(&self.shared.report.borrow());
+        }
+    }
+
+    /// Ends the pass: nothing new is begun. The first error counts.
+    fn end(&self, error: impl Into<Error>) {
+        self.error.borrow_mut().get_or_insert(error.into());
+        self.halt.send_replace(true);
+    }
+
+    fn is_halted(&self) -> bool {
+        *self.halt.borrow()
     }
 
     fn lister(&self) -> Lister<'_> {
@@ -270,7 +338,7 @@ impl Pass<'_> {
         }
     }
 
-    async fn roll_up(&self, lister: &mut Lister<'_>, pending: &Pending) -> Result<(), Error> {
+    async fn roll_up(&self, lister: &mut Lister<'_>, pending: &Pending) {
         let mut work = Work {
             pass: self,
             pending,
@@ -278,56 +346,29 @@ impl Pass<'_> {
             running: FuturesUnordered::new(),
             probed: !pending.is_empty(),
         };
-        let mut stop = self.surroundings.stop.clone();
-        let deadline = self.config.time_limit.map(|limit| self.started + limit);
-        let mut grace: Option<Instant> = None;
-        let mut error: Option<Error> = None;
+        let mut halted = self.shared.stop.clone();
         loop {
-            if grace.is_none()
-                && error.is_none()
-                && self.ending.get() == Ending::Done
-                && let Err(failed) = work.hand_on(lister).await
+            if !self.is_halted()
+                && let Err(error) = work.hand_on(lister).await
             {
-                error = Some(failed);
+                self.end(error);
             }
-            let halted = error.is_some() || self.ending.get() != Ending::Done;
-            if halted && !*self.halt.borrow() {
-                // Nobody listens where no rollup is being worked on.
-                let _ = self.halt.send(true);
-                let limited = error.is_some() || self.ending.get() == Ending::Stopped;
-                grace = limited.then(|| Instant::now() + GRACE);
-            }
-            if work.running.is_empty() && (halted || lister.is_done()) {
-                return error.map_or(Ok(()), Err);
+            if work.running.is_empty() && (self.is_halted() || lister.is_done()) {
+                return;
             }
             tokio::select! {
                 biased;
                 Some(outcome) = work.running.next() => {
                     if let Err(failure) = work.conclude(outcome, &mut lister.given_up) {
-                        error.get_or_insert(failure.into());
+                        self.end(failure);
                     }
                 }
-                page = lister.page(), if !halted && lister.wants_page() => match page {
+                page = lister.page(), if !self.is_halted() && lister.wants_page() => match page {
                     Ok(page) => lister.page = Some(page),
-                    Err(failure) => error = Some(failure.into()),
+                    Err(failure) => self.end(failure),
                 },
                 () = self.shared.room.notified() => {}
-                _ = stop.wait_for(|stop| *stop), if self.ending.get() != Ending::Stopped => {
-                    self.ending.set(Ending::Stopped);
-                    grace = Some(Instant::now() + GRACE);
-                }
-                () = until(deadline), if self.ending.get() == Ending::Done => self.ending.set(Ending::TimeLimit),
-                () = until(grace), if grace.is_some() => {
-                    tracing::warn!("commits under way did not end within {} s", GRACE.as_secs());
-                    return error.map_or(Ok(()), Err);
-                }
-                () = tokio::time::sleep(TICK), if self.surroundings.progress.is_some() => {
-                    if let Some(show) = self.surroundings.progress {
-                        let mut report = self.shared.report.borrow().clone();
-                        lister.report(&mut report);
-                        show(&report);
-                    }
-                }
+                Ok(_) = halted.wait_for(|halted| *halted), if !self.is_halted() => {}
             }
         }
     }
@@ -354,6 +395,11 @@ impl Work<'_> {
     async fn hand_on(&mut self, lister: &mut Lister<'_>) -> Result<(), Error> {
         loop {
             while let Some(batch) = lister.ready.front() {
+                if lister.given_up.contains(&batch.rollup) {
+                    self.leave(batch);
+                    lister.ready.pop_front();
+                    continue;
+                }
                 if !self.has_room(batch) {
                     return Ok(());
                 }
@@ -366,7 +412,11 @@ impl Work<'_> {
                 }
             }
             match lister.page.take() {
-                Some(page) => lister.plan(&page)?,
+                Some(page) => {
+                    lister.plan(&page)?;
+                    let Tally { listed, .. } = lister.planner.tally();
+                    self.pass.shared.report.borrow_mut().found = Count { objects: listed.objects, bytes: listed.bytes };
+                }
                 None => break,
             }
         }
@@ -374,6 +424,14 @@ impl Work<'_> {
             self.active.values().for_each(|mailbox| mailbox.set_passed(true));
         }
         Ok(())
+    }
+
+    /// A further batch of a rollup that was given up in this pass stays.
+    fn leave(&self, batch: &Batch) {
+        let mut report = self.pass.shared.report.borrow_mut();
+        for source in &batch.sources {
+            report.leave("of a rollup that failed", &source.key, source.size);
+        }
     }
 
     /// One batch waits for each rollup at most, and all rollups together hold a few batches.
@@ -493,7 +551,7 @@ impl<'l> Lister<'l> {
     }
 
     fn take(&mut self, batch: Option<Batch>) {
-        self.ready.extend(batch.filter(|batch| !self.given_up.contains(&batch.rollup)));
+        self.ready.extend(batch);
     }
 
     fn report(&self, report: &mut Report) {

@@ -78,11 +78,24 @@ pub struct Shared {
     pub report: RefCell<Report>,
     /// Turns true when nothing new is to be begun.
     pub stop: watch::Receiver<bool>,
+    /// The warning about versions was given.
+    pub warned_of_versions: Cell<bool>,
     /// Told whenever a rollup may take another batch.
     pub room: Notify,
 }
 
 impl Shared {
+    /// Says once a pass what appends cost in a versioned bucket.
+    fn warn_of_versions(&self) {
+        if !self.warned_of_versions.replace(true) {
+            tracing::warn!(
+                "s3://{} is versioned: each append keeps the rollup as it was before as a noncurrent version. Add a \
+                 lifecycle rule with NoncurrentVersionExpiration, or set ROLLUP_SETTLE so that appends are rare",
+                self.destination.bucket()
+            );
+        }
+    }
+
     fn scope(&self) -> Scope<'_> {
         Scope { bucket: self.source.bucket(), prefix: &self.source_prefix }
     }
@@ -201,6 +214,8 @@ pub struct Rollup<'p> {
     doubtful: RefCell<HashMap<BatchId, (Count, Change)>>,
     trouble: RefCell<Option<Trouble>>,
     undeleted: Cell<u64>,
+    /// R stands in a versioned bucket.
+    versioned: Cell<bool>,
 }
 
 type Performed<'r> = LocalBoxFuture<'r, (Slot<S3>, Option<Answer<S3>>)>;
@@ -223,6 +238,7 @@ impl<'p> Rollup<'p> {
             doubtful: RefCell::default(),
             trouble: RefCell::default(),
             undeleted: Cell::new(0),
+            versioned: Cell::new(false),
         }
     }
 
@@ -358,6 +374,7 @@ impl<'p> Rollup<'p> {
                 Err(failure) => return self.failed(failure),
             }
         }
+        self.versioned.set(head.versioned);
         let batch = head.batch.as_deref().and_then(BatchId::parse);
         let (etag, size) = (head.etag.clone(), head.size);
         self.head.replace(Some(head));
@@ -376,6 +393,10 @@ impl<'p> Rollup<'p> {
     }
 
     fn count_commit(&self, added: Count, change: Change) {
+        tracing::info!(rollup = %self.key.escape_debug(), objects = added.objects, bytes = added.bytes, "{change}");
+        if matches!(change, Change::Appended | Change::Replaced) && self.versioned.get() {
+            self.shared.warn_of_versions();
+        }
         let mut report = self.shared.report.borrow_mut();
         report.rolled_up.join(added);
         if self.shared.policy.keep {
@@ -762,6 +783,16 @@ enum Change {
     Created,
     Appended,
     Replaced,
+}
+
+impl std::fmt::Display for Change {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Created => "rollup created",
+            Self::Appended => "rollup appended to",
+            Self::Replaced => "rollup replaced",
+        })
+    }
 }
 
 /// The old bytes of a new R.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use futures::stream::{FuturesUnordered, StreamExt};
 
-use super::Pass;
+use super::{Lister, Pass};
 use crate::error::Error;
 use crate::layout::RollupName;
 use crate::parts;
@@ -28,9 +28,8 @@ struct Planned {
 
 impl Pass<'_> {
     /// Lists and plans, and says what a run with the same settings would do.
-    pub(super) async fn dry_run(&self) -> Result<(), Error> {
+    pub(super) async fn dry_run(&self, lister: &mut Lister<'_>) -> Result<(), Error> {
         let pending = self.list_manifests().await?;
-        let mut lister = self.lister();
         let mut heads = FuturesUnordered::new();
         let mut estimate = Estimated::default();
         let mut current: Option<Planned> = None;
@@ -58,9 +57,7 @@ impl Pass<'_> {
         estimate.add(Operation::GetObject, pending.values().map(|manifests| manifests.len() as u64).sum());
         let asked = self.shared.source.traffic().counts.requests();
         estimate.add(Operation::ListObjectsV2, asked.get(&Operation::ListObjectsV2).copied().unwrap_or(0));
-        let mut report = self.shared.report.borrow_mut();
-        lister.report(&mut report);
-        report.estimate = Some(estimate.priced());
+        self.shared.report.borrow_mut().estimate = Some(estimate.priced());
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! The real pass, with the real SDK, against the testbed in process.
 
 mod bench;
+mod binary;
 mod commit;
 mod everyday;
 mod faults;
