@@ -132,7 +132,8 @@ pub async fn run(config: &Config, stores: Stores, surroundings: Surroundings<'_>
         error: RefCell::default(),
         started,
     };
-    pass.run().await;
+    // Boxed: a caller's own future would otherwise have the layout of everything below.
+    Box::pin(pass.run()).await;
     let (ending, error) = (pass.ending.get(), pass.error.take());
     drop(pass);
     let mut report = shared.report.into_inner();
