@@ -187,13 +187,14 @@ impl Pass<'_> {
         let mut lister = self.lister();
         tokio::select! {
             biased;
+            // First, since the work may always have something to do.
+            () = self.watch() => {}
+            () = self.show_progress() => {}
             outcome = self.work(&mut lister) => {
                 if let Err(error) = outcome {
                     self.end(error);
                 }
             }
-            () = self.watch() => {}
-            () = self.show_progress() => {}
         }
         let mut report = self.shared.report.borrow_mut();
         lister.report(&mut report);
@@ -243,7 +244,9 @@ impl Pass<'_> {
         let Some(show) = self.surroundings.progress else { return std::future::pending().await };
         loop {
             tokio::time::sleep(TICK).await;
-            show(&self.shared.report.borrow());
+            let mut report = self.shared.report.borrow_mut();
+            report.count_traffic(self.shared.destination.traffic());
+            show(&report);
         }
     }
 

@@ -35,6 +35,8 @@ use crate::source::{ETag, Source};
 
 /// Attempts at one request. With full jitter on 0.1 s doubling up to 10 s they last about 20 s.
 const ATTEMPTS: u32 = 9;
+/// The attempt at a listing after which the user is told why it takes so long.
+const SAID: u32 = 3;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// How long one attempt may take, apart from its body.
@@ -749,7 +751,11 @@ impl Store {
             if !failure.transient() || number == ATTEMPTS {
                 return Err(failure);
             }
-            tracing::debug!(attempt = number, "{failure}");
+            if number == SAID && operation == Operation::ListObjectsV2 {
+                tracing::warn!("trying again: {failure}");
+            } else {
+                tracing::debug!(attempt = number, "{failure}");
+            }
             ambiguous = failure.ambiguous;
             pause(number).await;
         }

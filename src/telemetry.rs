@@ -67,8 +67,9 @@ impl Telemetry {
     pub fn progress(&self, report: &Report) {
         if let Some(bar) = &self.bar {
             bar.pb_set_message(&format!(
-                "{} found, {} rolled up, {} deleted",
+                "{} found, {} read, {} rolled up, {} deleted",
                 HumanCount(report.found.objects),
+                HumanCount(report.requests.get("GetObject").copied().unwrap_or(0)),
                 HumanCount(report.rolled_up.objects),
                 HumanCount(report.deleted)
             ));
@@ -89,6 +90,9 @@ impl Telemetry {
             tracing::error!(exit_code = ended.exit_code(), "{error}");
         }
         if self.pretty {
+            if ended.error.is_some() && report.found.objects == 0 {
+                return self.terminate(&report.termination_message());
+            }
             tracing::info!("{}", report.summary());
             // A closed standard output is no reason to fail.
             let _ = writeln!(io::stdout(), "{}", report.table());

@@ -95,6 +95,14 @@ impl Pass<'_> {
             old += batch.bytes;
         }
         let objects: u64 = planned.batches.iter().map(|batch| batch.objects).sum();
+        let rollup = planned.rollup.key(&self.shared.destination_prefix);
+        let bytes: u64 = planned.batches.iter().map(|batch| batch.bytes).sum();
+        let what = match size {
+            None => "would be created",
+            Some(_) if overwrite => "would be replaced",
+            Some(_) => "would be appended to",
+        };
+        tracing::info!(rollup = %rollup.escape_debug(), objects, bytes, "{what}");
         if keep {
             report.kept += objects;
         } else {

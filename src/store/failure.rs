@@ -186,9 +186,8 @@ impl fmt::Display for Failure {
             Kind::Elsewhere(None) => write!(f, "; the bucket {bucket} is in another region: set AWS_REGION to it"),
             Kind::Credentials => write!(
                 f,
-                "; no usable credentials: tried, in this order, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, the profile \
-                 (AWS_PROFILE, SSO too), AWS_WEB_IDENTITY_TOKEN_FILE (IRSA), AWS_CONTAINER_CREDENTIALS_FULL_URI (EKS Pod \
-                 Identity, ECS) and the EC2 instance's role"
+                "; the credentials are refused: check the access key and its secret, log in again (SSO), or see why the \
+                 role's token is not fresh"
             ),
             Kind::Clock => write!(f, "; set this machine's clock"),
             Kind::Archived => write!(f, "; restore the object first (RestoreObject), or let it lie"),
