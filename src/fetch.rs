@@ -295,8 +295,14 @@ impl<'j> Gathering<'j> {
 /// A source that is gone, changed, archived, forbidden or damaged is left out; anything else ends the batch.
 fn concerns_one(failure: &Failure) -> bool {
     match failure.kind {
-        Kind::Missing | Kind::Condition | Kind::Denied | Kind::Archived | Kind::Damaged | Kind::Refused => true,
-        Kind::Checksum | Kind::Conflict => true,
+        Kind::Missing
+        | Kind::Condition
+        | Kind::Denied
+        | Kind::Archived
+        | Kind::Damaged
+        | Kind::Refused
+        | Kind::Checksum
+        | Kind::Conflict => true,
         Kind::NoSuchBucket
         | Kind::Elsewhere(_)
         | Kind::Credentials

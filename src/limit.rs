@@ -42,7 +42,7 @@ struct State {
 #[derive(Debug)]
 pub struct Permit<'l> {
     limit: &'l Limit,
-    permit: Option<SemaphorePermit<'l>>,
+    held: Option<SemaphorePermit<'l>>,
     since: Instant,
     halvings: u64,
 }
@@ -79,7 +79,7 @@ impl Limit {
     /// Never: the semaphore is never closed.
     pub async fn acquire(&self) -> Permit<'_> {
         let permit = self.permits.acquire().await.expect("the semaphore is never closed");
-        Permit { limit: self, permit: Some(permit), since: Instant::now(), halvings: self.state().halvings }
+        Permit { limit: self, held: Some(permit), since: Instant::now(), halvings: self.state().halvings }
     }
 
     /// How many may be in flight now.
@@ -135,7 +135,7 @@ impl Drop for Permit<'_> {
     fn drop(&mut self) {
         let mut state = self.limit.state();
         if state.surplus > 0
-            && let Some(permit) = self.permit.take()
+            && let Some(permit) = self.held.take()
         {
             state.surplus -= 1;
             permit.forget();
@@ -159,7 +159,7 @@ mod tests {
             permit.throttled();
         }
         assert_eq!(limit.current(), 32);
-        assert_eq!(limit.permits.available_permits() + limit.state().surplus, 64 - 0);
+        assert_eq!(limit.permits.available_permits() + limit.state().surplus, 64);
     }
 
     #[tokio::test(start_paused = true)]

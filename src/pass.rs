@@ -283,10 +283,12 @@ impl Pass<'_> {
         let mut grace: Option<Instant> = None;
         let mut error: Option<Error> = None;
         loop {
-            if grace.is_none() && error.is_none() && self.ending.get() == Ending::Done {
-                if let Err(failed) = work.hand_on(lister).await {
-                    error = Some(failed);
-                }
+            if grace.is_none()
+                && error.is_none()
+                && self.ending.get() == Ending::Done
+                && let Err(failed) = work.hand_on(lister).await
+            {
+                error = Some(failed);
             }
             let halted = error.is_some() || self.ending.get() != Ending::Done;
             if halted && !*self.halt.borrow() {

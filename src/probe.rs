@@ -55,7 +55,13 @@ struct Probe<'s> {
 impl Probe<'_> {
     /// The second part names the first condition that was ignored.
     async fn run(&self) -> Result<(Capabilities, Option<&'static str>), Failure> {
-        let etag = self.put(&self.present, &Condition::Absent).await?;
+        let etag = match self.put(&self.present, &Condition::Absent).await {
+            // The key is fresh: an attempt whose answer was lost has written it.
+            Err(failure) if failure.kind == Kind::Condition && failure.ambiguous => {
+                self.store.head_etag(&self.present).await?
+            }
+            put => put?,
+        };
         let stale = Condition::Unchanged(self.stale.clone());
         let absent = format!("{}-absent", self.present);
         let (upload, part, checksummed_copies) = self.begin(&self.present, Some(&etag)).await?;
@@ -77,8 +83,8 @@ impl Probe<'_> {
             (&absent, &absent_upload, &absent_part, &stale, "CompleteMultipartUpload with If-Match of a missing key"),
         ];
         for (key, upload, part, condition, what) in completes {
-            let completed = self.store.complete(key, upload, std::slice::from_ref(part), condition, None).await;
-            if !refused(completed)? {
+            let answer = self.store.complete(key, upload, std::slice::from_ref(part), condition, None).await;
+            if !refused(answer)? {
                 ignored.get_or_insert(what);
             }
         }

@@ -103,8 +103,11 @@ pub enum Old {
 /// A request that the executor performs and answers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Request<W: World> {
-    /// HEAD R. `again` counts how often the batch was planned anew; wait a little where it is not zero.
-    Head { again: u8 },
+    /// HEAD R.
+    Head {
+        /// How often the batch was planned anew; wait a little where it is not zero.
+        again: u8,
+    },
     /// LIST with prefix = the key and at most one key: is it there? (S3 answers 403 for a missing key to who may not
     /// list.)
     Find(Object<W>),
@@ -112,15 +115,37 @@ pub enum Request<W: World> {
     GetManifest(W::Batch),
     /// GET R if it still has this tag: all of it where it is smaller than a part, else its last byte (does R end in a
     /// newline?).
-    ReadOld { etag: W::ETag, size: u64 },
+    ReadOld {
+        /// The tag that HEAD showed.
+        etag: W::ETag,
+        /// Bytes.
+        size: u64,
+    },
     /// Read the sources in this order and build the body of the batch, sending parts on the way.
-    Gather { batch: W::Batch, sources: Sources<W>, old: Old },
+    Gather {
+        /// The batch.
+        batch: W::Batch,
+        /// Its candidates.
+        sources: Sources<W>,
+        /// What comes before them.
+        old: Old,
+    },
     /// Which of these sources are gone (404, or another object under the key)?
     CheckKept(Sources<W>),
     /// PUT the manifest, `If-None-Match: *`.
-    PutManifest { batch: W::Batch, manifest: Manifest<W> },
+    PutManifest {
+        /// The batch, which names the object.
+        batch: W::Batch,
+        /// Its content.
+        manifest: Manifest<W>,
+    },
     /// Commit what was gathered, on the condition that R is still `base`, and name the batch in R's metadata.
-    Commit { batch: W::Batch, base: Base<W> },
+    Commit {
+        /// The batch.
+        batch: W::Batch,
+        /// What R must still be.
+        base: Base<W>,
+    },
     /// Throw away what was gathered: stop reading, abort the upload.
     Discard(W::Batch),
     /// Delete sources, each only if it is still the object that was read.
@@ -324,6 +349,7 @@ enum Ahead<W: World> {
 
 /// The life of one rollup during one pass.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[expect(clippy::struct_excessive_bools, reason = "each says one thing about the whole pass; the steps are an enum")]
 pub struct Machine<W: World> {
     policy: Policy,
     /// The next commit replaces R.
@@ -457,6 +483,7 @@ impl<W: World> Machine<W> {
     ///
     /// # Panics
     /// When nothing of that kind was asked there: a defect of the executor.
+    #[expect(clippy::needless_pass_by_value, reason = "a slot is used up by its answer")]
     pub fn answer(&mut self, slot: Slot<W>, answer: Answer<W>) {
         match slot {
             Slot::Main => self.main(answer),
@@ -699,13 +726,15 @@ impl<W: World> Machine<W> {
             self.step = Step::Settle { found, reading, again: false, finding: false };
             return;
         }
-        self.collect_garbage(&found.base);
+        self.collect_garbage(found.base.as_ref());
         self.chain = Some(found);
     }
 
     /// A manifest that R does not name and that was planned on another state of R can never commit.
-    fn collect_garbage(&mut self, base: &Base<W>) {
-        let (alive, garbage) = mem::take(&mut self.seen).into_iter().partition(|seen| seen.base.as_ref() == Some(base));
+    fn collect_garbage(&mut self, base: Option<&W::ETag>) {
+        let (alive, garbage) = mem::take(&mut self.seen)
+            .into_iter()
+            .partition(|seen| seen.base.as_ref().is_some_and(|planned| planned.as_ref() == base));
         self.seen = alive;
         for Seen { batch, .. } in garbage {
             self.remove(batch);
@@ -745,7 +774,7 @@ impl<W: World> Machine<W> {
             }
             return self.settle_next(found);
         }
-        self.collect_garbage(&found.base);
+        self.collect_garbage(found.base.as_ref());
         found.foreign = manifest.foreign;
         if self.policy.keep {
             found.carried = manifest.merged;

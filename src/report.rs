@@ -124,7 +124,7 @@ pub struct Report {
     /// The first failures.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub failures: Vec<Failed>,
-    /// With DRY_RUN: what a pass would ask.
+    /// With `DRY_RUN`: what a pass would ask.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub estimate: Option<Estimate>,
     /// Requests by S3's names, attempts that were repeated included.

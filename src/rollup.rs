@@ -110,8 +110,9 @@ impl Mailbox {
 
     /// Says that the listing has passed the rollup (or has come back to it).
     pub fn set_passed(&self, passed: bool) {
-        self.passed.set(passed);
-        self.news.notify_one();
+        if self.passed.replace(passed) != passed {
+            self.news.notify_one();
+        }
     }
 
     /// The work has ended: a further batch needs a new mailbox.
@@ -179,8 +180,8 @@ struct Gatherer {
 struct Ready {
     gathered: Gathered,
     count: Count,
-    /// The memory of a body that is kept whole.
-    _held: Option<OwnedSemaphorePermit>,
+    /// The memory of a body that is kept whole, given back with it.
+    memory: Option<OwnedSemaphorePermit>,
 }
 
 /// One rollup in one pass.
@@ -197,7 +198,7 @@ pub struct Rollup<'p> {
     /// Manifests whose tag is known.
     manifests: RefCell<HashMap<BatchId, ETag>>,
     /// Commits whose fate is open: what they would have added.
-    doubtful: RefCell<HashMap<BatchId, (Count, bool)>>,
+    doubtful: RefCell<HashMap<BatchId, (Count, Change)>>,
     trouble: RefCell<Option<Trouble>>,
     undeleted: Cell<u64>,
 }
@@ -268,8 +269,10 @@ impl<'p> Rollup<'p> {
             for (slot, request) in requests {
                 outstanding.push(self.start(slot, request));
             }
-            self.mailbox.backlog.set((machine.backlog(), machine.held()));
-            self.shared.room.notify_one();
+            let backlog = (machine.backlog(), machine.held());
+            if self.mailbox.backlog.replace(backlog) != backlog {
+                self.shared.room.notify_one();
+            }
             if machine.finished() && (self.mailbox.passed.get() || stopped) {
                 return;
             }
@@ -289,9 +292,9 @@ impl<'p> Rollup<'p> {
         }
     }
 
-    fn start<'r>(&'r self, slot: Slot<S3>, request: Request<S3>) -> Performed<'r> {
+    fn start(&self, slot: Slot<S3>, request: Request<S3>) -> Performed<'_> {
         if let Request::Gather { batch, sources, old } = request {
-            return self.start_gather(slot, batch, sources, old);
+            return self.start_gather(slot, batch, sources, &old);
         }
         Box::pin(async move { (slot, Some(self.perform(request).await)) })
     }
@@ -367,21 +370,22 @@ impl<'p> Rollup<'p> {
     /// A commit whose answer was lost counts when R names it.
     fn settle_doubt(&self, batch: Option<BatchId>) {
         let mut doubtful = self.doubtful.borrow_mut();
-        if let Some((added, existed)) = batch.and_then(|batch| doubtful.remove(&batch)) {
-            self.count_commit(added, existed);
+        if let Some((added, change)) = batch.and_then(|batch| doubtful.remove(&batch)) {
+            self.count_commit(added, change);
         }
     }
 
-    fn count_commit(&self, added: Count, existed: bool) {
+    fn count_commit(&self, added: Count, change: Change) {
         let mut report = self.shared.report.borrow_mut();
         report.rolled_up.join(added);
         if self.shared.policy.keep {
             report.kept += added.objects;
         }
         let rollups = &mut report.rollups;
-        match existed {
-            false => rollups.created += 1,
-            true => rollups.appended += 1,
+        match change {
+            Change::Created => rollups.created += 1,
+            Change::Appended => rollups.appended += 1,
+            Change::Replaced => rollups.replaced += 1,
         }
     }
 
@@ -455,9 +459,9 @@ impl<'p> Rollup<'p> {
         }
     }
 
-    fn start_gather<'r>(&'r self, slot: Slot<S3>, batch: BatchId, sources: Arc<[Source]>, old: Old) -> Performed<'r> {
-        let copied = if let Old::Copied(size) = old { size } else { 0 };
-        let old = if old == Old::Read { self.old.take() } else { Bytes::new() };
+    fn start_gather(&self, slot: Slot<S3>, batch: BatchId, sources: Arc<[Source]>, old: &Old) -> Performed<'_> {
+        let copied = if let Old::Copied(size) = old { *size } else { 0 };
+        let old = if *old == Old::Read { self.old.take() } else { Bytes::new() };
         let expected: u64 = sources.iter().map(|source| source.size + 1).sum::<u64>() + old.len() as u64 + 1;
         let Some(layout) = parts::Layout::new(copied, expected) else {
             let why = format!(
@@ -520,7 +524,7 @@ impl<'p> Rollup<'p> {
                 self.report_left(&sources, &gathered);
                 let left = gathered.left.iter().map(|(at, _)| *at).collect();
                 let added = gathered.added;
-                let _held = matches!(gathered.body, Body::Whole(_)).then_some(permit).flatten();
+                let memory = matches!(gathered.body, Body::Whole(_)).then_some(permit).flatten();
                 let mut count = Count::default();
                 sources.iter().for_each(|source| count.add(source.size));
                 for (at, _) in &gathered.left {
@@ -528,7 +532,7 @@ impl<'p> Rollup<'p> {
                     count.bytes -= sources[*at].size;
                 }
                 if let Some(gatherer) = self.bodies.borrow_mut().get_mut(&batch) {
-                    gatherer.ready = Some(Ready { gathered, count, _held });
+                    gatherer.ready = Some(Ready { gathered, count, memory });
                 }
                 Some(Answer::Gathered { left, added })
             }
@@ -596,10 +600,9 @@ impl<'p> Rollup<'p> {
             let mut bodies = self.bodies.borrow_mut();
             bodies.get_mut(&batch).and_then(|g| Some((Arc::clone(&g.upload), g.read, g.ready.take()?)))
         };
-        let Some((upload, read, Ready { gathered, count, _held })) = ready else {
+        let Some((upload, read, Ready { gathered, count, memory })) = ready else {
             return self.failed_because(String::from("a batch was to be committed that was not gathered"));
         };
-        let existed = base.is_some();
         let Some(before) = self.before(&upload, read, base.as_ref()) else {
             return self.failed_because(format!(
                 "the bytes read of s3://{}/{} are not those of its checksum",
@@ -611,7 +614,12 @@ impl<'p> Rollup<'p> {
             0 => gathered.crc,
             _ => checksum_combine(CrcAlgorithm::Crc64Nvme, old, gathered.crc, gathered.added),
         });
-        self.doubtful.borrow_mut().insert(batch, (count, existed));
+        let change = match (&base, before.size) {
+            (None, _) => Change::Created,
+            (Some(_), 0) => Change::Replaced,
+            (Some(_), _) => Change::Appended,
+        };
+        self.doubtful.borrow_mut().insert(batch, (count, change));
         let condition = base.clone().map_or(Condition::Absent, Condition::Unchanged);
         let written = match &gathered.body {
             Body::Whole(whole) => {
@@ -624,6 +632,7 @@ impl<'p> Rollup<'p> {
         match written {
             Ok(etag) => {
                 self.settle_doubt(Some(batch));
+                drop(memory);
                 self.bodies.borrow_mut().remove(&batch);
                 self.open_line.set(false);
                 let size = before.size + gathered.added;
@@ -745,6 +754,14 @@ impl<'p> Rollup<'p> {
             Err(failure) => self.failed(failure),
         }
     }
+}
+
+/// What a commit did to R.
+#[derive(Clone, Copy)]
+enum Change {
+    Created,
+    Appended,
+    Replaced,
 }
 
 /// The old bytes of a new R.

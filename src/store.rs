@@ -38,7 +38,7 @@ const ATTEMPTS: u32 = 9;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// How long one attempt may take, apart from its body.
-const ATTEMPT: Duration = Duration::from_secs(60);
+const ATTEMPT: Duration = Duration::from_mins(1);
 /// Copying 5 GiB, and completing an upload of many parts, take S3 minutes.
 const LONG_ATTEMPT: Duration = Duration::from_mins(10);
 /// A body slower than this many bytes a second is given up.

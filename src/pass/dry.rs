@@ -70,10 +70,13 @@ impl Pass<'_> {
         match self.shared.destination.head(&key).await {
             Ok(head) => Ok((planned, Some(head.size))),
             Err(failure) if failure.kind == Kind::Missing => Ok((planned, None)),
-            Err(failure) if failure.kind == Kind::Denied => match self.shared.destination.find(&key).await? {
-                false => Ok((planned, None)),
-                true => Err(failure),
-            },
+            Err(failure) if failure.kind == Kind::Denied => {
+                if self.shared.destination.find(&key).await? {
+                    Err(failure)
+                } else {
+                    Ok((planned, None))
+                }
+            }
             Err(failure) => Err(failure),
         }
     }

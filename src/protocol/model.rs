@@ -81,6 +81,7 @@ struct Body {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[expect(clippy::large_enum_variant, reason = "a runner is running nearly always")]
 enum Phase {
     Off,
     /// The manifests are listed, the sources not yet.
@@ -149,13 +150,8 @@ pub(super) fn content_of(content: u64) -> impl Iterator<Item = u8> {
 
 /// Source numbers start at 1, so that a packed sequence has no leading nothing.
 fn append(content: u64, sources: impl IntoIterator<Item = u8>) -> u64 {
-    let mut at = content_of(content).count();
-    let mut grown = content;
-    for source in sources {
-        grown |= u64::from(source) << (4 * at);
-        at += 1;
-    }
-    grown
+    let first = content_of(content).count();
+    sources.into_iter().zip(first..).fold(content, |grown, (source, at)| grown | u64::from(source) << (4 * at))
 }
 
 fn size(content: u64) -> u64 {
@@ -399,7 +395,7 @@ impl State {
     }
 
     /// The bytes of the new R: what is copied is what R holds at that moment, and only if it is still the base.
-    fn new_content(&self, body: &Body, base: Option<u64>) -> u64 {
+    fn new_content(body: &Body, base: Option<u64>) -> u64 {
         let old = match body.old {
             Old::Nothing => 0,
             Old::Read => body.read,
@@ -410,7 +406,7 @@ impl State {
 
     fn committing(&mut self, at: usize, batch: u8, base: Option<u64>, fate: Fate) -> Result<Answer<Model>, String> {
         let body = self.bodies(at).remove(&batch).ok_or("a commit without a body")?;
-        let content = self.new_content(&body, base);
+        let content = Self::new_content(&body, base);
         if body.old == Old::Read && Some(body.read) != base {
             return Err(format!("the body of {batch} was read from another R than its base"));
         }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
 
 use super::Policy;
-use super::model::{Bounds, Fate, Move, State};
+use super::model::{Bounds, Move, State};
 
 const APPEND: Policy = Policy { keep: false, overwrite: false, min_part: 1, max_kept: 1_000_000, max_replans: 3 };
 

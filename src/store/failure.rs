@@ -77,6 +77,7 @@ impl Failure {
         }
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "it is the end of the SDK's error")]
     pub(super) fn of<E>(error: SdkError<E, HttpResponse>, operation: Operation, bucket: &str, key: Option<&str>) -> Self
     where
         E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
@@ -156,7 +157,7 @@ fn chain<'e>(error: &'e (dyn StdError + 'static)) -> impl Iterator<Item = &'e (d
 }
 
 fn mentions_credentials(error: &(dyn StdError + 'static)) -> bool {
-    chain(error).any(|error| error.is::<aws_credential_types::provider::error::CredentialsError>())
+    chain(error).any(<dyn std::error::Error + 'static>::is::<aws_credential_types::provider::error::CredentialsError>)
 }
 
 fn innermost(error: &(dyn StdError + 'static)) -> String {

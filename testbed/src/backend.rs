@@ -215,7 +215,7 @@ impl s3s::S3 for Backend {
             Conditions { if_match: input.if_match.as_ref(), if_none_match: input.if_none_match.as_ref() },
         )?;
         let shown = Shown::asked(&object, input.checksum_mode.as_ref(), false);
-        Ok(S3Response::new(HeadObjectOutput {
+        let mut response = S3Response::new(HeadObjectOutput {
             accept_ranges: Some("bytes".to_owned()),
             content_length: Some(signed(object.size())),
             content_type: object.content_type.clone(),
@@ -229,7 +229,12 @@ impl s3s::S3 for Backend {
             storage_class: class_of(&object),
             version_id: object.version.clone(),
             ..HeadObjectOutput::default()
-        }))
+        });
+        if let Some(count) = tag_count(&object) {
+            // S3 documents the header for HeadObject too; s3s has it only for GetObject.
+            response.headers.insert("x-amz-tagging-count", count.into());
+        }
+        Ok(response)
     }
 
     async fn put_object(&self, req: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {

@@ -53,7 +53,8 @@ impl Bench {
 
     /// One pass with these settings beside source and destination.
     pub(crate) async fn pass(&self, settings: &[(&str, &str)]) -> Ended {
-        self.pass_until(settings, watch::channel(false).1).await
+        let (_stop, stopped) = watch::channel(false);
+        self.pass_until(settings, stopped).await
     }
 
     /// One pass that a SIGTERM may end.

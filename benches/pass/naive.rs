@@ -1,0 +1,64 @@
+//! The floor: the tool that anyone would write first.
+
+use std::collections::BTreeMap;
+
+use aws_config::BehaviorVersion;
+use aws_sdk_s3::Client;
+use aws_sdk_s3::primitives::ByteStream;
+use aws_smithy_http_client::tls::Provider;
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+
+use crate::server::{LOGS, OUT};
+
+/// The SDK's default client on the same HTTP client and TLS provider.
+pub(crate) async fn client(endpoint: Option<&str>) -> Client {
+    let http = aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
+    let loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http);
+    let loader = match endpoint {
+        Some(endpoint) => loader.endpoint_url(endpoint),
+        None => loader,
+    };
+    let config = loader.load().await;
+    Client::from_conf(aws_sdk_s3::config::Builder::from(&config).force_path_style(true).build())
+}
+
+/// Rolls everything up, one request after the other.
+pub(crate) fn run() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let client = client(None).await;
+        for (rollup, keys) in plan(&client).await {
+            roll_up(&client, &rollup, &keys).await;
+        }
+    });
+}
+
+/// The keys of each rollup: the name without the time of day.
+async fn plan(client: &Client) -> BTreeMap<String, Vec<String>> {
+    let mut rollups = BTreeMap::<String, Vec<String>>::new();
+    let mut pages = client.list_objects_v2().bucket(LOGS).prefix("logs/").into_paginator().send();
+    while let Some(page) = pages.next().await {
+        for object in page.expect("the bucket can be listed").contents() {
+            let key = object.key().expect("an object has a key");
+            let name = &key["logs/".len()..key.len() - "-hh-mm-ss-0123456789ABCDEF".len()];
+            rollups.entry(format!("rollup/{name}")).or_default().push(key.to_owned());
+        }
+    }
+    rollups
+}
+
+async fn roll_up(client: &Client, rollup: &str, keys: &[String]) {
+    let mut whole = match client.get_object().bucket(OUT).key(rollup).send().await {
+        Ok(object) => object.body.collect().await.expect("a body").to_vec(),
+        Err(_) => Vec::new(),
+    };
+    for key in keys {
+        let object = client.get_object().bucket(LOGS).key(key).send().await.expect("a source");
+        whole.extend_from_slice(&object.body.collect().await.expect("a body").into_bytes());
+    }
+    let put = client.put_object().bucket(OUT).key(rollup).body(ByteStream::from(whole));
+    put.send().await.expect("the rollup is written");
+    for key in keys {
+        client.delete_object().bucket(LOGS).key(key).send().await.expect("a source is deleted");
+    }
+}

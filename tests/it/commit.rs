@@ -1,0 +1,341 @@
+//! Commits of every size, kept sources, rebuilt rollups, killed passes, passes side by side.
+
+use std::time::Duration;
+
+use testbed::{FaultKind, Moment, Operation, Quirks, Settings, Spec, When};
+
+use crate::bench::{Bench, LOGS, OUT, done};
+
+const MIB: usize = 1 << 20;
+
+/// A line of so many bytes, newline included.
+fn line(byte: char, length: usize) -> String {
+    let mut line: String = std::iter::repeat_n(byte, length - 1).collect();
+    line.push('\n');
+    line
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rollup_grows_over_5_mib_and_the_old_bytes_are_copied_not_sent() {
+    let mut bench = Bench::new();
+    bench.log("logs/2026-01-31-10-00-00-A", &line('a', 3 * MIB));
+    done(&bench.pass(&[]).await);
+    // Old and new together are a multipart upload whose first part begins with the old bytes.
+    bench.log("logs/2026-01-31-11-00-00-B", &line('b', 4 * MIB));
+    done(&bench.pass(&[]).await);
+    let completed = |request: &&testbed::Recorded| {
+        request.operation == Operation::CompleteMultipartUpload && request.key.as_deref() == Some("rollup/2026-01-31")
+    };
+    assert_eq!(bench.bed.requests().iter().filter(completed).count(), 1);
+    // Now the old bytes are copied on the server.
+    bench.log("logs/2026-01-31-12-00-00-C", &line('c', MIB));
+    let ended = bench.pass(&[]).await;
+    done(&ended);
+    assert_eq!(ended.report.requests.get("UploadPartCopy"), Some(&2), "one of them the probe's");
+    assert!(ended.report.sent < 2 * MIB as u64, "{} bytes were sent", ended.report.sent);
+    assert_eq!(bench.text("2026-01-31"), line('a', 3 * MIB) + &line('b', 4 * MIB) + &line('c', MIB));
+    bench.balanced();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_whole_of_a_rollup_is_asserted_by_its_crc_and_kept_by_the_store() {
+    let mut bench = Bench::new();
+    for (hour, size) in [(10, 6 * MIB), (11, MIB), (12, 100)] {
+        bench.log(&format!("logs/2026-01-31-{hour}-00-00-A"), &line('x', size));
+        done(&bench.pass(&[]).await);
+    }
+    let rollup = bench.bed.object(OUT, "rollup/2026-01-31").expect("it is there");
+    let whole = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, &rollup.bytes());
+    assert_eq!(rollup.checksum, testbed::Checksum::Crc64Nvme);
+    assert_eq!(rollup.crc64nvme(), whole);
+    bench.balanced();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_refuses_checksums_with_copied_parts_gets_its_appends_without() {
+    let quirks = Quirks {
+        refuse_checksum_with_copied_part: true,
+        ignore_delete_conditions: true,
+        if_match_on_missing_is_412: true,
+        ..Quirks::default()
+    };
+    let mut bench = Bench::with(Settings { quirks, ..Settings::default() });
+    for hour in [10, 11] {
+        bench.log(&format!("logs/2026-01-31-{hour}-00-00-A"), &line('x', 6 * MIB));
+        done(&bench.pass(&[]).await);
+    }
+    bench.balanced();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_larger_than_the_buffer_streams_through() {
+    let mut bench = Bench::new();
+    bench.log("logs/2026-01-31-10-00-00-A", &(line('a', 30 * MIB) + "the end, no newline"));
+    bench.log("logs/2026-01-31-10-00-01-B", "next\n");
+    done(&bench.pass(&[("ROLLUP_BUFFER", "8MiB")]).await);
+    assert_eq!(bench.text("2026-01-31").len(), 30 * MIB + 20 + 5);
+    bench.balanced();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_chain_of_batches_makes_one_rollup_and_reads_each_source_once() {
+    let mut bench = Bench::with(Settings { latency: Duration::from_millis(30), ..Settings::default() });
+    let spec = Spec { prefix: String::from("logs/"), objects: 400, ..Spec::default() };
+    bench.log("logs/web/2026-01-31-00-00-00-0", &line('x', 6 * MIB));
+    bench.fill(&spec);
+    let ended = bench.pass(&[("ROLLUP_BATCH_OBJECTS", "50")]).await;
+    done(&ended);
+    assert_eq!((ended.report.rollups.created, ended.report.rollups.appended), (1, 8));
+    let reads = bench
+        .bed
+        .requests()
+        .iter()
+        .filter(|r| r.operation == Operation::GetObject && r.bucket.as_deref() == Some(LOGS))
+        .count();
+    assert_eq!(reads, 400 + 6, "the large one in pieces of 1 MiB");
+    bench.balanced();
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_groups_of_one_name_share_a_rollup() {
+    let mut bench = Bench::new();
+    for at in 0..30 {
+        bench.log(&format!("logs/web2026-01-31-10-00-{at}-A"), "beside\n");
+        bench.log(&format!("logs/web/2026-01-31-10-00-{at}-A"), "inside\n");
+    }
+    done(&bench.pass(&[("ROLLUP_BATCH_OBJECTS", "7")]).await);
+    assert_eq!(bench.rollups(), ["web/2026-01-31"]);
+    bench.balanced();
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_keep_a_second_run_adds_nothing_and_a_later_one_without_deletes() {
+    let mut bench = Bench::new();
+    let keep = [("ROLLUP_KEEP", "true")];
+    let spec = Spec { prefix: String::from("logs/"), groups: 2, objects: 40, ..Spec::default() };
+    bench.fill(&spec);
+    done(&bench.pass(&keep).await);
+    let first = bench.text("web/2026-01-31");
+    let again = bench.pass(&keep).await;
+    done(&again);
+    assert_eq!(again.report.rolled_up.objects, 0);
+    assert_eq!(bench.text("web/2026-01-31"), first);
+    assert_eq!(bench.bed.keys(LOGS).len(), 40);
+    let kept = bench.ledger.check_testbed_kept(&bench.bed, (OUT, "rollup/"), (LOGS, "logs/"));
+    kept.expect("every line is in a rollup, every source in its place");
+    assert_eq!(bench.bed.keys_under(OUT, "rollup/_manifests/").len(), 2);
+    bench.log("logs/web/2026-01-31-23-00-00-F", "late\n");
+    done(&bench.pass(&[]).await);
+    assert!(bench.bed.keys(LOGS).is_empty());
+    bench.balanced();
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_keep_what_a_lifecycle_rule_expired_drops_out_of_the_manifest() {
+    let mut bench = Bench::new();
+    let keep = [("ROLLUP_KEEP", "true")];
+    for second in 10..20 {
+        bench.log(&format!("logs/2026-01-31-10-00-{second}-A"), &format!("line {second}\n"));
+    }
+    done(&bench.pass(&keep).await);
+    bench.bed.remove(LOGS, "logs/2026-01-31-10-00-12-A");
+    bench.log("logs/2026-01-31-10-00-20-A", "line 20\n");
+    done(&bench.pass(&keep).await);
+    let manifests = bench.bed.keys_under(OUT, "rollup/_manifests/");
+    let manifest = bench.bed.object(OUT, &manifests[0]).expect("it is there").bytes();
+    let manifest = String::from_utf8(manifest.to_vec()).expect("JSON");
+    assert!(!manifest.contains("10-00-12-A"), "{manifest}");
+    assert!(manifest.contains("10-00-11-A") && manifest.contains("10-00-20-A"), "{manifest}");
+    assert_eq!(bench.text("2026-01-31").lines().count(), 11);
+}
+
+#[tokio::test(start_paused = true)]
+async fn overwrite_rebuilds_a_rollup_from_the_listed_sources() {
+    let mut bench = Bench::new();
+    for second in 10..30 {
+        bench.log(&format!("logs/2026-01-31-10-00-{second}-A"), &format!("line {second}\n"));
+    }
+    bench.bed.put(OUT, "rollup/2026-01-31", "somebody's bytes without a newline");
+    let overwrite = [("ROLLUP_KEEP", "true"), ("ROLLUP_OVERWRITE", "true"), ("ROLLUP_BATCH_OBJECTS", "6")];
+    done(&bench.pass(&overwrite).await);
+    done(&bench.pass(&overwrite).await);
+    assert_eq!(bench.text("2026-01-31").lines().count(), 20);
+    assert_eq!(bench.bed.keys(LOGS).len(), 20);
+    done(&bench.pass(&[]).await);
+    assert!(bench.bed.keys(LOGS).is_empty());
+    bench.balanced();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rollup_of_another_tool_is_appended_to_on_a_line_of_its_own() {
+    for size in [10, 6 * MIB] {
+        let mut bench = Bench::new();
+        let old = "x".repeat(size);
+        bench.bed.put(OUT, "rollup/2026-01-31", old.clone());
+        bench.log("logs/2026-01-31-10-00-00-A", "ours\n");
+        done(&bench.pass(&[]).await);
+        assert_eq!(bench.text("2026-01-31"), old + "\nours\n");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_append_keeps_metadata_content_type_and_tags_of_the_rollup() {
+    for size in [10, 6 * MIB] {
+        let mut bench = Bench::new();
+        bench.bed.put_with(OUT, "rollup/2026-01-31", line('x', size), |object| {
+            object.metadata.insert(String::from("owner"), String::from("audit"));
+            object.content_type = Some(String::from("text/plain"));
+            object.tags.insert(String::from("cost center"), String::from("a+b&c"));
+            object.storage_class = Some(String::from("STANDARD_IA"));
+        });
+        bench.log("logs/2026-01-31-10-00-00-A", "ours\n");
+        done(&bench.pass(&[]).await);
+        let rollup = bench.bed.object(OUT, "rollup/2026-01-31").expect("it is there");
+        assert_eq!(rollup.metadata.get("owner").map(String::as_str), Some("audit"));
+        assert!(rollup.metadata.contains_key("rollup-batch"));
+        assert_eq!(rollup.content_type.as_deref(), Some("text/plain"));
+        assert_eq!(rollup.tags.get("cost center").map(String::as_str), Some("a+b&c"));
+        assert_eq!(rollup.storage_class.as_deref(), Some("STANDARD_IA"));
+    }
+}
+
+/// Create, append below and above 5 MiB, two groups, late logs: the scenario of the kills below.
+async fn scenario(bench: &mut Bench) {
+    bench.log("logs/2026-01-31-10-00-00-A", &line('a', 4 * MIB));
+    bench.log("logs/web/2026-01-31-10-00-00-A", "w\n");
+    done(&bench.pass(&[]).await);
+    bench.log("logs/2026-01-31-11-00-00-B", &line('b', MIB));
+    bench.log("logs/2026-01-31-12-00-00-C", "c\n");
+    bench.log("logs/2026-01-31-13-00-00-D", "d\n");
+    bench.log("logs/2026-01-31-14-00-00-E", "e\n");
+    bench.log("logs/web/2026-01-31-11-00-00-B", "w2\n");
+    bench.bed.forget_requests();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pass_killed_at_any_request_leaves_nothing_lost_and_nothing_twice() {
+    let settings = [("ROLLUP_BATCH_OBJECTS", "2")];
+    let mut bench = Bench::new();
+    scenario(&mut bench).await;
+    done(&bench.pass(&settings).await);
+    let requests = bench.bed.requests().len() as u64;
+    let mut kills = 0;
+    for request in 1..=requests {
+        for moment in [Moment::Before, Moment::Applied] {
+            let mut bench = Bench::new();
+            scenario(&mut bench).await;
+            bench.bed.kill_at(request, moment);
+            tokio::select! {
+                biased;
+                () = bench.bed.killed() => kills += 1,
+                _ = bench.pass(&settings) => {}
+            }
+            bench.bed.revive();
+            done(&bench.pass(&settings).await);
+            bench.once();
+            assert!(bench.bed.keys(LOGS).is_empty(), "{:?}", bench.bed.keys(LOGS));
+            let manifests = bench.bed.keys_under(OUT, "rollup/_manifests/");
+            let probes = manifests.iter().filter(|key| key.contains("_probe")).count();
+            assert_eq!(manifests.len(), probes, "killed at request {request}, {moment:?}: {manifests:?}");
+        }
+    }
+    println!("{kills} kills at {requests} requests");
+    assert!(kills >= 2 * requests - 4, "{kills} of {requests} requests were killed at");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_lost_at_any_request_loses_and_doubles_nothing() {
+    let settings = [("ROLLUP_BATCH_OBJECTS", "2")];
+    let mut bench = Bench::new();
+    scenario(&mut bench).await;
+    done(&bench.pass(&settings).await);
+    let requests = bench.bed.requests().len() as u64;
+    for request in 0..requests {
+        for kind in [
+            FaultKind::LostAnswer,
+            FaultKind::ResetBefore,
+            FaultKind::Status(503, "SlowDown"),
+            FaultKind::StatusAfter(500, "InternalError"),
+        ] {
+            let mut bench = Bench::new();
+            scenario(&mut bench).await;
+            bench.bed.fault(When::any().skip(request), kind.clone());
+            let ended = bench.pass(&settings).await;
+            assert!(ended.exit_code() == 0, "{kind:?} at {request}: {:?} {:#?}", ended.error, ended.report);
+            bench.bed.clear_faults();
+            bench.once();
+            assert!(bench.bed.keys(LOGS).is_empty(), "{kind:?} at {request}: {:?}", bench.bed.keys(LOGS));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_that_arrives_an_hour_late_finds_its_condition_failed() {
+    for operation in [Operation::PutObject, Operation::CompleteMultipartUpload] {
+        let size = if operation == Operation::PutObject { 10 } else { 6 * MIB };
+        let mut bench = Bench::new();
+        bench.log("logs/2026-01-31-10-00-00-A", &line('a', size));
+        let late = FaultKind::AppliedLater(Duration::from_hours(1));
+        bench.bed.fault(When::operation(operation).key("rollup/2026-01-31"), late);
+        done(&bench.pass(&[]).await);
+        tokio::time::sleep(Duration::from_hours(2)).await;
+        assert_eq!(bench.text("2026-01-31").len(), size);
+        bench.balanced();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn passes_side_by_side_lose_and_double_nothing() {
+    for seed in 0..60 {
+        let settings = Settings { latency: Duration::from_millis(30), jitter: Some(seed), ..Settings::default() };
+        let mut bench = Bench::with(settings);
+        bench.generator = testbed::Generator::new(seed);
+        let spec = Spec { prefix: String::from("logs/"), groups: 2, days: 2, objects: 60, ..Spec::default() };
+        bench.fill(&spec);
+        let batches = [("ROLLUP_BATCH_OBJECTS", "7")];
+        let (a, b, c) = tokio::join!(bench.pass(&batches), bench.pass(&batches), bench.pass(&[]));
+        for ended in [a, b, c] {
+            assert!(ended.error.is_none(), "seed {seed}: {:?}", ended.error);
+        }
+        done(&bench.pass(&[]).await);
+        assert!(bench.bed.keys(LOGS).is_empty(), "seed {seed}");
+        bench.once();
+        assert_eq!(bench.bed.keys_under(OUT, "rollup/_manifests/"), [""; 0], "seed {seed}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_of_level_settles_what_the_other_level_left() {
+    let mut bench = Bench::new();
+    for second in 10..20 {
+        bench.log(&format!("logs/2026-01-31-10-00-{second}-A"), &format!("line {second}\n"));
+    }
+    let delete = bench.bed.pause(When::operation(Operation::DeleteObjects), Moment::Before);
+    tokio::select! {
+        biased;
+        () = delete.reached() => {}
+        _ = bench.pass(&[]) => panic!("the pass ended before its deletes"),
+    }
+    drop(delete);
+    bench.log("logs/2026-01-31-10-00-20-A", "line 20\n");
+    done(&bench.pass(&[("ROLLUP_LEVEL", "month")]).await);
+    assert_eq!(bench.text("2026-01-31").lines().count(), 10);
+    assert_eq!(bench.text("2026-01").lines().count(), 1);
+    bench.balanced();
+}
+
+#[tokio::test(start_paused = true)]
+async fn shards_share_the_rollups_and_settle_for_each_other_what_is_theirs() {
+    let mut bench = Bench::new();
+    let spec = Spec { prefix: String::from("logs/"), groups: 3, days: 5, objects: 200, ..Spec::default() };
+    bench.fill(&spec);
+    let shard = |index| [("ROLLUP_SHARD_COUNT", "3"), ("ROLLUP_SHARD_INDEX", index)];
+    let (zero, one, two) = (shard("0"), shard("1"), shard("2"));
+    let (a, b, c) = tokio::join!(bench.pass(&zero), bench.pass(&one), bench.pass(&two));
+    for ended in [&a, &b, &c] {
+        done(ended);
+        assert!(ended.report.rollups.created > 0);
+    }
+    assert_eq!(a.report.rollups.created + b.report.rollups.created + c.report.rollups.created, 15);
+    bench.balanced();
+}
