@@ -3,11 +3,16 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::process::Command;
+use tokio::time::timeout;
 
 use crate::place::{DESTINATION, Place, SOURCE, fresh_name};
+
+/// More than any pass takes: one that hangs must not hang the tests.
+const LIMIT: Duration = Duration::from_mins(5);
 
 /// What came out.
 #[derive(Debug)]
@@ -75,7 +80,8 @@ impl Place {
     /// One pass from start to end.
     pub(crate) async fn pass(&self, settings: &[(&str, &str)]) -> Pass {
         let mut program = self.program(settings);
-        let ended = program.command.output().await.expect("the program runs");
+        let ended = timeout(LIMIT, program.command.output()).await.expect("the program ends in time");
+        let ended = ended.expect("the program runs");
         let message = program.message();
         let output = format!("{}{}", String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
         Pass { code: ended.status.code(), message, output }
