@@ -3,10 +3,11 @@
 //!
 //! A row is `name|observed`, in the file that `REAL_S3_ROWS` names, else on standard error.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 use aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder;
 use aws_sdk_s3::types::{
     ChecksumAlgorithm, ChecksumMode, ChecksumType, CompletedMultipartUpload, CompletedPart, Delete, EncodingType,
@@ -83,6 +84,16 @@ fn large() -> Bytes {
 
 fn crc(body: &[u8]) -> u64 {
     checksum(CrcAlgorithm::Crc64Nvme, body)
+}
+
+/// The most winners of a race so far, and how the others were refused.
+type Races = BTreeMap<&'static str, (usize, BTreeSet<String>)>;
+
+fn race<T, E: ProvideErrorMetadata>(name: &'static str, answers: &[Result<T, Refusal<E>>], races: &mut Races) {
+    let won = answers.iter().filter(|answer| answer.is_ok()).count();
+    let (most, refusals) = races.entry(name).or_default();
+    *most = won.max(*most);
+    refusals.extend(answers.iter().filter(|answer| answer.is_err()).map(seen));
 }
 
 /// An upload and its parts.
@@ -163,11 +174,11 @@ impl Table<'_> {
     async fn conditions_of_puts(&mut self) {
         self.object("put", line()).await;
         let answer = self.put("put").if_none_match("*").send().await;
-        self.condition("Put If-None-Match, key exists", &answer);
+        self.condition("Put If-None-Match", &answer);
         let answer = self.put("put").if_match(STALE).send().await;
         self.condition("Put If-Match, stale", &answer);
         let answer = self.put("put-missing").if_match(STALE).send().await;
-        self.condition("Put If-Match, no such key", &answer);
+        self.condition("Put If-Match, no key", &answer);
     }
 
     async fn conditions_of_uploads(&mut self) {
@@ -175,7 +186,7 @@ impl Table<'_> {
         let mut upload = self.begin("upload", false).await;
         self.add(&mut upload, line(), false).await;
         let answer = self.complete(&upload).if_none_match("*").send().await;
-        self.condition("Complete If-None-Match, key exists", &answer);
+        self.condition("Complete If-None-Match", &answer);
         // Some servers drop the upload with the first refusal, which would hide what the next condition does.
         let mut upload = self.begin("upload", false).await;
         self.add(&mut upload, line(), false).await;
@@ -186,21 +197,21 @@ impl Table<'_> {
         let mut upload = self.begin("upload-missing", false).await;
         self.add(&mut upload, line(), false).await;
         let answer = self.complete(&upload).if_match(STALE).send().await;
-        self.condition("Complete If-Match, no such key", &answer);
+        self.condition("Complete If-Match, no key", &answer);
         self.row("the upload after a 412", kept);
     }
 
     /// The winners of writes that race: more than one is a line lost.
     async fn many_at_once(&mut self) {
         const ROUNDS: u32 = 10;
-        let mut most = BTreeMap::new();
+        let mut races = Races::new();
         for round in 0..ROUNDS {
             let key = format!("race-{round}");
             let created = (0..8).map(|_| self.put(&key).if_none_match("*").send());
-            self.race("8 Put If-None-Match at once", futures::future::join_all(created).await, &mut most);
+            race("8 Put If-None-Match at once", &futures::future::join_all(created).await, &mut races);
             let etag = self.object(&key, line()).await;
             let put = |n: u32| self.put(&key).body(Bytes::from(format!("{round} {n}\n")).into()).if_match(&etag).send();
-            self.race("8 Put If-Match at once", futures::future::join_all((0..8).map(put)).await, &mut most);
+            race("8 Put If-Match at once", &futures::future::join_all((0..8).map(put)).await, &mut races);
             let etag = self.object(&key, line()).await;
             let mut uploads = Vec::new();
             for n in 0..8 {
@@ -209,25 +220,13 @@ impl Table<'_> {
                 uploads.push(upload);
             }
             let completed = uploads.iter().map(|upload| self.complete(upload).if_match(&etag).send());
-            self.race("8 Complete If-Match at once", futures::future::join_all(completed).await, &mut most);
+            race("8 Complete If-Match at once", &futures::future::join_all(completed).await, &mut races);
         }
-        for (name, (won, refusals)) in most {
+        for (name, (won, refusals)) in races {
             let refusals: Vec<_> = refusals.into_iter().collect();
             let text = if won == 1 { String::from("1 wins") } else { format!("UP TO {won} WIN") };
             self.row(name, format!("{text}, others {}", refusals.join(", ")));
         }
-    }
-
-    fn race<T, E: ProvideErrorMetadata>(
-        &self,
-        name: &'static str,
-        answers: Vec<Result<T, Refusal<E>>>,
-        most: &mut BTreeMap<&'static str, (usize, std::collections::BTreeSet<String>)>,
-    ) {
-        let won = answers.iter().filter(|answer| answer.is_ok()).count();
-        let (most, refusals) = most.entry(name).or_default();
-        *most = won.max(*most);
-        refusals.extend(answers.iter().filter(|answer| answer.is_err()).map(seen));
     }
 
     async fn copies(&mut self) {
@@ -235,13 +234,12 @@ impl Table<'_> {
         let mut upload = self.begin("copy", false).await;
         let stale = self.copy(&mut upload, STALE).await;
         self.row("UploadPartCopy, stale", seen(&stale));
-        let answer = match self.copy(&mut upload, &etag).await {
-            Err(error) => seen(&Err::<(), _>(error)),
-            Ok(()) => {
-                self.add(&mut upload, line(), false).await;
-                seen(&self.complete(&upload).if_match(&etag).send().await)
-            }
-        };
+        let copied = self.copy(&mut upload, &etag).await;
+        let mut answer = seen(&copied);
+        if copied.is_ok() {
+            self.add(&mut upload, line(), false).await;
+            answer = seen(&self.complete(&upload).if_match(&etag).send().await);
+        }
         let whole = self.place.get(&self.place.rollups, "copy").await == [large(), line()].concat();
         self.row("append by UploadPartCopy", if whole { answer } else { format!("{answer}, not the bytes") });
     }
@@ -250,24 +248,23 @@ impl Table<'_> {
         let whole = crc(&[large(), line()].concat());
         let etag = self.object("checksums", large()).await;
         let mut upload = self.begin("checksums", true).await;
-        let observed = match self.copy(&mut upload, &etag).await {
-            Err(error) => format!("copy: {}", seen(&Err::<(), _>(error))),
-            Ok(()) => {
-                self.add(&mut upload, line(), true).await;
-                let complete = self.complete(&upload).checksum_type(ChecksumType::FullObject);
-                seen(&complete.checksum_crc64_nvme(crc_header(whole)).send().await)
-            }
-        };
-        self.row("CRC64NVME of the whole, with a copied part", observed);
+        let copied = self.copy(&mut upload, &etag).await;
+        let mut observed = format!("copy: {}", seen(&copied));
+        if copied.is_ok() {
+            self.add(&mut upload, line(), true).await;
+            let complete = self.complete(&upload).checksum_type(ChecksumType::FullObject);
+            observed = seen(&complete.checksum_crc64_nvme(crc_header(whole)).send().await);
+        }
+        self.row("CRC64NVME with a copied part", observed);
 
         let mut upload = self.begin("checksums-wrong", true).await;
         self.add(&mut upload, line(), true).await;
         let complete = self.complete(&upload).checksum_type(ChecksumType::FullObject);
         let answer = complete.checksum_crc64_nvme(crc_header(!crc(&line()))).send().await;
-        self.row("Complete with a wrong CRC64NVME", seen(&answer));
+        self.row("Complete, wrong CRC64NVME", seen(&answer));
 
         let put = self.put("checksums-put").checksum_crc64_nvme(crc_header(!crc(&line()))).send().await;
-        self.row("Put with a wrong CRC64NVME", seen(&put));
+        self.row("Put, wrong CRC64NVME", seen(&put));
 
         self.object("checksums-shown", line()).await;
         let head = self.place.client.head_object().bucket(&self.place.rollups).key("checksums-shown");
@@ -297,14 +294,19 @@ impl Table<'_> {
         let objects = Delete::builder().objects(object).build().expect("an object");
         let answer = client.delete_objects().bucket(bucket).delete(objects).send().await;
         let told = match &answer {
-            Ok(answer) => answer.errors().first().and_then(|e| e.code()).unwrap_or("accepted").to_owned(),
+            Ok(answer) => answer
+                .errors()
+                .first()
+                .and_then(|e| e.code())
+                .unwrap_or("accepted")
+                .replace("PreconditionFailed", "412"),
             Err(_) => seen(&answer),
         };
         let fate = if self.is_there("delete").await { "kept" } else { "DELETED" };
         self.row("DeleteObjects, wrong ETag", format!("{fate}: {told}"));
 
         let answer = client.delete_object().bucket(bucket).key("delete-missing").if_match(STALE).send().await;
-        self.row("DeleteObject with an ETag, no such key", seen(&answer));
+        self.row("DeleteObject ETag, no key", seen(&answer));
     }
 
     async fn keys(&mut self) {
@@ -339,37 +341,43 @@ impl Table<'_> {
         };
         let shown = page.contents().first().and_then(|object| object.key()).unwrap_or_default();
         let decoded = percent_decode_str(&shown.replace('+', " ")).decode_utf8_lossy().into_owned();
-        match (page.encoding_type.is_some(), shown == key, decoded == key) {
-            (true, _, true) if shown == key => String::from("fine"),
-            (true, _, true) => String::from("fine, encoded"),
-            (false, true, _) => String::from("fine, encoding-type ignored"),
-            (false, _, true) => String::from("encoded, without saying so"),
-            _ => format!("LISTED AS {shown:?}"),
-        }
+        let text = match (page.encoding_type.is_some(), shown == key, decoded == key) {
+            (true, false, true) => "encoded",
+            (true, true, true) => "raw, said to be encoded",
+            (true, true, false) => "RAW, SAID TO BE ENCODED",
+            (false, true, _) => "raw",
+            (false, false, true) => "ENCODED, NOT SAID SO",
+            (_, false, false) => return format!("LISTED AS {shown:?}"),
+        };
+        text.to_owned()
     }
 
     async fn listings(&mut self) {
         let place = self.place;
-        for key in ["list/a-1", "list/a/1", "list/a0", "list/b", "list/\u{e4}"] {
+        let bytewise = ["list/a-1", "list/a/1", "list/a0", "list/b", "list/\u{e4}"];
+        for key in bytewise {
             self.object(key, line()).await;
         }
-        let expected = ["list/a-1", "list/a/1", "list/a0", "list/b", "list/\u{e4}"];
-        let keys: Vec<_> = place.list(&place.rollups, "list/").await.into_iter().map(|it| it.key).collect();
-        self.row("order of a listing", if keys == expected { String::from("bytewise") } else { format!("{keys:?}") });
         let list = || place.client.list_objects_v2().bucket(&place.rollups).prefix("list/");
-        let after = |start: &str| list().start_after(start).send();
-        let mut wrong = String::new();
-        for (start, first) in [("list/a-1", 1), ("list/a/0", 1), ("list/a/1", 2), ("list/a/2", 2), ("list/azzz", 3)] {
-            let page = after(start).await.expect("a listing");
+        let all: Vec<_> = place.list(&place.rollups, "list/").await.into_iter().map(|it| it.key).collect();
+        let mut by_folder = bytewise.to_vec();
+        by_folder.sort_by_key(|key| key.split('/').collect::<Vec<_>>());
+        let order = match &all {
+            all if *all == bytewise => "bytewise",
+            all if *all == by_folder => "a/1 before a-1",
+            _ => "NOT SORTED",
+        };
+        self.row("order of a listing", order);
+        let mut right = true;
+        for (at, start) in all.iter().enumerate() {
+            let page = list().start_after(start).send().await.expect("a listing");
             let keys: Vec<_> = page.contents().iter().filter_map(|object| object.key()).collect();
-            if keys != expected[first..] {
-                write!(wrong, "{start} -> {keys:?} ").expect("a string");
-            }
+            right &= keys == all[at + 1..];
         }
-        self.row("start-after", if wrong.is_empty() { String::from("fine") } else { wrong });
+        self.row("start-after a key", if right { "fine" } else { "WRONG" });
         let pages = list().max_keys(2).into_paginator().send().try_collect().await.expect("pages");
-        let keys: Vec<_> = pages.iter().flat_map(|page| page.contents()).filter_map(|it| it.key()).collect();
-        self.row("pages of 2 keys", if keys == expected { String::from("fine") } else { format!("{keys:?}") });
+        let keys: Vec<_> = pages.iter().flat_map(ListObjectsV2Output::contents).filter_map(|it| it.key()).collect();
+        self.row("pages of 2 keys", if keys == all { "fine" } else { "WRONG" });
     }
 
     async fn others(&mut self) {

@@ -107,7 +107,9 @@ impl Place {
 
     /// Puts these log objects.
     pub(crate) async fn put_logs(&mut self, objects: &BTreeMap<String, Bytes>) {
-        objects.iter().for_each(|(key, body)| self.ledger.put(&self.logs, key, body));
+        for (key, body) in objects {
+            self.ledger.put(&self.logs, key, body);
+        }
         let puts = objects.iter().map(async |(key, body)| {
             let put = self.client.put_object().bucket(&self.logs).key(key).body(body.clone().into());
             put.send().await.unwrap_or_else(|error| panic!("{key} is put: {error:?}"));
