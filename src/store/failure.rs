@@ -126,7 +126,9 @@ fn kind(status: u16, code: Option<&str>, region: Option<String>) -> Kind {
         ("InvalidObjectState", _) => Kind::Archived,
         ("RequestTimeTooSkewed", _) => Kind::Clock,
         (
-            "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "ExpiredToken" | "InvalidToken" | "TokenRefreshRequired",
+            "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "ExpiredToken" | "InvalidToken" | "TokenRefreshRequired"
+            // versitygw's word for the first of them, with status 404.
+            | "XAdminUserNotFound",
             _,
         ) => Kind::Credentials,
         (
