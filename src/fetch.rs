@@ -20,8 +20,6 @@ use crate::store::{Attributes, Failure, Kind, Part, Store};
 const PIECE: u64 = 1 << 20;
 /// The smallest budget of [`gather`]: with it there is always room for a part and for one more piece.
 pub const SMALLEST_BUDGET: u64 = parts::SMALLEST + PIECE;
-/// The most requests of one batch in flight; the store's limit may be lower.
-const IN_FLIGHT: usize = 1024;
 
 /// What to gather.
 #[derive(Debug)]
@@ -215,11 +213,14 @@ impl<'j> Gathering<'j> {
         Ok(())
     }
 
-    /// Asks for pieces as far as the budget goes. There is room for one more whenever nothing is being read or sent,
-    /// since what is joined then is less than a part.
+    /// Asks for pieces as far as the budget goes, and for one in any case: what is joined then is less than a part.
     fn ask(&mut self) {
+        // Twice the limit: answers wait for the ones before them, and requests for leave.
+        let in_flight = 2 * self.job.from.traffic().reads.current();
         while let Some(piece) = self.next {
-            if self.reading.len() >= IN_FLIGHT || self.held + piece.length > self.job.budget {
+            let busy = !self.reading.is_empty() || !self.sending.is_empty();
+            let full = self.reading.len() >= in_flight || self.held + piece.length > self.job.budget;
+            if busy && full {
                 break;
             }
             self.held += piece.length;

@@ -1,5 +1,6 @@
 //! Wiring: settings, telemetry, the pass, its exit code.
 
+use std::hash::{BuildHasher, RandomState};
 use std::process::ExitCode;
 
 use s3_log_rollup::config::Config;
@@ -37,7 +38,8 @@ async fn run(config: &Config, telemetry: &Telemetry) -> Result<Ended, Error> {
     let progress = |report: &_| telemetry.progress(report);
     let surroundings = Surroundings {
         now: chrono::Utc::now(),
-        seed: fastrand::u64(..),
+        // The operating system's randomness; two runs that share a seed would share batch ids.
+        seed: RandomState::new().hash_one(std::process::id()),
         stop,
         progress: telemetry.shows_progress().then_some(&progress),
     };

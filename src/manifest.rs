@@ -21,12 +21,12 @@ pub const FOLDER: &str = "_manifests/";
 /// What a probe's key begins with inside the folder; such keys are no manifests.
 pub const PROBE: &str = "_probe";
 
-/// A batch's id: 128 random bits, 32 hexadecimal digits.
+/// A batch's id: 128 bits, 32 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct BatchId(u128);
 
 impl BatchId {
-    /// A fresh id. Chance of meeting an old one among a billion: 10⁻²¹.
+    /// A fresh id, as unlike all others as the generator's seed is unlike all others.
     #[must_use]
     pub fn fresh(random: &mut fastrand::Rng) -> Self {
         Self(random.u128(..))

@@ -18,15 +18,17 @@ use tokio::time::Instant;
 use crate::config::{Concurrency, Config, Mode};
 use crate::error::Error;
 use crate::fetch;
+use crate::key::LogKey;
 use crate::layout::RollupName;
 use crate::limit::Limit;
 use crate::manifest::{self, BatchId};
 use crate::parts;
+use crate::period::Period;
 use crate::plan::{Batch, BatchEnd, Planner, Reason, Tally};
 use crate::probe::probe;
 use crate::protocol::Policy;
 use crate::report::{Count, Ending, Report};
-use crate::rollup::{Mailbox, Outcome, Rollup, Shared, Trouble};
+use crate::rollup::{Mailbox, OLD_BYTES, Outcome, Rollup, Shared, Trouble};
 use crate::source::ETag;
 use crate::store::{self, Counts, Failure, Page, SdkConfig, Start, Store, Traffic};
 
@@ -161,6 +163,8 @@ fn shared(config: &Config, stores: &Stores, seed: u64, stop: watch::Receiver<boo
         },
         checksummed_copies: Cell::new(true),
         buffer: Arc::new(Semaphore::new(buffer as usize)),
+        old: Arc::new(Semaphore::new(OLD_BYTES as usize)),
+        replaced: RefCell::default(),
         window: (buffer / 2).max(smallest).min(buffer),
         random: RefCell::new(fastrand::Rng::with_seed(seed)),
         report: RefCell::new(Report { dry_run: config.dry_run, ..Report::default() }),
@@ -287,8 +291,9 @@ impl Pass<'_> {
                     pending.entry(rollup).or_default().push((batch, object.etag));
                 }
             }
-            match page.next {
-                Some(token) => start = Start::Token(token),
+            match page.next.map(Start::Token) {
+                Some(next) if next == start => return Err(destination.does_not_advance(&prefix)),
+                Some(next) => start = next,
                 None => return Ok(pending),
             }
         }
@@ -314,19 +319,37 @@ impl Pass<'_> {
         });
         let mut settling = futures::stream::iter(rollups).buffer_unordered(SIDE_BY_SIDE);
         while let Some(outcome) = settling.next().await {
-            let unsafe_to_go_on = !own_layout(&outcome.name) && !self.config.mode.keeps_sources();
-            if unsafe_to_go_on && (outcome.trouble.is_some() || outcome.undeleted > 0) {
-                return Err(Error::Unsettled {
-                    rollup: outcome.name.key(&self.shared.destination_prefix),
-                    why: outcome.trouble.map_or_else(
-                        || format!("{} sources that are in it could not be deleted", outcome.undeleted),
-                        |trouble| trouble.to_string(),
-                    ),
-                });
-            }
+            let unsettled = self.unsettled(&outcome);
             self.conclude(outcome, given_up)?;
+            if let Some(error) = unsettled {
+                return Err(error);
+            }
         }
         Ok(())
+    }
+
+    /// Sources that are in a rollup and could not be deleted would be read again where this run puts them into
+    /// another one.
+    fn unsettled(&self, outcome: &Outcome) -> Option<Error> {
+        let Outcome { name, trouble, undeleted, .. } = outcome;
+        if self.config.mode.keeps_sources() {
+            return None;
+        }
+        let moved = undeleted.iter().filter(|source| !self.belongs(&source.key, name)).count();
+        let why = match trouble {
+            Some(trouble) if !self.config.layout.owns(name) => trouble.to_string(),
+            _ if moved > 0 => format!("{moved} of them"),
+            _ => return None,
+        };
+        Some(Error::Unsettled { rollup: name.key(&self.shared.destination_prefix), why })
+    }
+
+    /// Would this run put the source into that rollup?
+    fn belongs(&self, key: &str, name: &RollupName) -> bool {
+        let Config { source, layout, .. } = self.config;
+        let log = LogKey::parse(source.prefix(), key);
+        let rollup = log.and_then(|log| layout.rollup(log.group(), &Period::of(layout.level(), log.at())));
+        rollup.as_ref() == Some(name)
     }
 
     /// Takes note of how the work on a rollup ended.
@@ -473,6 +496,9 @@ impl Work<'_> {
     fn conclude(&mut self, outcome: Outcome, given_up: &mut HashSet<RollupName>) -> Result<(), Failure> {
         if self.active.get(&outcome.name).is_some_and(|mailbox| Rc::ptr_eq(mailbox, &outcome.mailbox)) {
             self.active.remove(&outcome.name);
+        }
+        for batch in outcome.mailbox.take_back() {
+            self.leave(&batch);
         }
         self.pass.conclude(outcome, given_up)
     }

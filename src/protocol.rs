@@ -258,15 +258,18 @@ pub enum Failure {
     Contended,
     /// More sources than a manifest may remember with KEEP.
     TooManyKept,
+    /// OVERWRITE of a rollup whose sources were deleted.
+    OnlyCopy,
 }
 
 /// One batch on its way.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Attempt<W: World> {
     batch: W::Batch,
+    /// What was handed on: what is planned anew if it comes to that.
+    offer: Offer<W>,
     /// Candidates; once gathered, those whose bytes are in the body.
     sources: Sources<W>,
-    scope: W::Scope,
     added: u64,
 }
 
@@ -448,6 +451,22 @@ impl<W: World> Machine<W> {
         offered + attempted + ahead + swept
     }
 
+    /// Sources of this run that are in R and may still be there, although they were to be deleted.
+    #[must_use]
+    pub fn undeleted(&self) -> Vec<Sources<W>> {
+        if self.policy.keep {
+            Vec::new()
+        } else {
+            self.chain.iter().flat_map(|chain| &chain.carried).cloned().collect()
+        }
+    }
+
+    /// With `overwrite`: R was not replaced yet.
+    #[must_use]
+    pub fn replaces(&self) -> bool {
+        self.replace
+    }
+
     /// Why the rollup was given up, if it was.
     #[must_use]
     pub fn failure(&self) -> Option<Failure> {
@@ -592,19 +611,19 @@ impl<W: World> Machine<W> {
         committing: Option<&Attempt<W>>,
         fresh: &mut impl FnMut() -> W::Batch,
     ) -> Option<Attempt<W>> {
-        let rebuilt = self.replace && committing.is_none();
-        let merged = if rebuilt { Vec::new() } else { self.unconfirmed() };
+        // What R holds that is about to be replaced does not count.
+        let merged = if self.replace { Vec::new() } else { self.unconfirmed() };
         let merged: HashSet<&W::Source> = merged
             .iter()
             .flat_map(|list| list.iter())
             .chain(committing.iter().flat_map(|a| a.sources.iter()))
             .collect();
         let sources = if merged.is_empty() {
-            offer.sources
+            Arc::clone(&offer.sources)
         } else {
             offer.sources.iter().filter(|source| !merged.contains(source)).cloned().collect()
         };
-        (!sources.is_empty()).then(|| Attempt { batch: fresh(), sources, scope: offer.scope, added: 0 })
+        (!sources.is_empty()).then(|| Attempt { batch: fresh(), offer, sources, added: 0 })
     }
 
     /// Every source in R that may still exist.
@@ -761,6 +780,10 @@ impl<W: World> Machine<W> {
     fn settle_missing(&mut self, mut found: Chain<W>, reading: W::Batch) {
         if found.pending == Some(reading) {
             found.pending = None;
+            if self.replace {
+                // Its sources were deleted: R is the only copy of their lines.
+                return self.fail(Failure::OnlyCopy);
+            }
         } else {
             self.seen.retain(|seen| seen.batch != reading);
         }
@@ -838,11 +861,7 @@ impl<W: World> Machine<W> {
             return self.discard(attempt.batch);
         }
         let unlisted = match &self.chain {
-            Some(chain) if self.policy.keep && !self.replace => {
-                let offer =
-                    Offer { sources: Arc::clone(&attempt.sources), empty: Arc::new([]), scope: attempt.scope.clone() };
-                W::unlisted(&offer, &chain.carried)
-            }
+            Some(chain) if self.policy.keep && !self.replace => W::unlisted(&attempt.offer, &chain.carried),
             _ => Vec::new(),
         };
         if unlisted.is_empty() {
@@ -920,6 +939,8 @@ impl<W: World> Machine<W> {
     /// A clean 2xx: the sources may go, and so may every manifest that was planned on the state before.
     fn committed(&mut self, attempt: Attempt<W>, etag: W::ETag) {
         let chain = self.chain.as_mut().expect("a batch is committed only on a settled rollup");
+        // With OVERWRITE the bytes, and with them the tag, may be the same: then what was planned on it is still alive.
+        let moved = chain.base.as_ref() != Some(&etag);
         chain.base = Some(etag);
         chain.own = true;
         chain.size = attempt.added + if self.replace { 0 } else { chain.size };
@@ -935,8 +956,8 @@ impl<W: World> Machine<W> {
             sources.push(attempt.sources);
             self.sweeps.push_back(Sweep { batch: Some(attempt.batch), sources, stage: SweepStage::Waiting });
         }
-        let outdated: Vec<_> = self.seen.drain(..).map(|seen| seen.batch).chain(superseded).collect();
-        for batch in outdated {
+        let outdated = if moved { mem::take(&mut self.seen) } else { Vec::new() };
+        for batch in outdated.into_iter().map(|seen| seen.batch).chain(superseded) {
             self.remove(batch);
         }
         self.replace = false;
@@ -953,7 +974,7 @@ impl<W: World> Machine<W> {
     fn plan_anew(&mut self, attempt: Attempt<W>, failed: bool) {
         self.drop_ahead();
         self.discard(attempt.batch);
-        self.offers.push_front(Offer { sources: attempt.sources, empty: Arc::new([]), scope: attempt.scope });
+        self.offers.push_front(attempt.offer);
         self.chain = None;
         self.replans += 1;
         if failed {
@@ -969,9 +990,10 @@ impl<W: World> Machine<W> {
         match mem::replace(&mut self.ahead, Ahead::Nothing) {
             Ahead::Gathering(attempt) | Ahead::Gathered(attempt) => {
                 self.discard(attempt.batch);
-                self.offers.push_front(Offer { sources: attempt.sources, empty: Arc::new([]), scope: attempt.scope });
+                self.offers.push_front(attempt.offer);
             }
-            Ahead::Nothing | Ahead::Failed => {}
+            Ahead::Nothing => {}
+            Ahead::Failed => self.fail(Failure::Request),
         }
     }
 

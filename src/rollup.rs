@@ -4,7 +4,7 @@
 //! how S3's answers are called in the machine's words.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -28,6 +28,9 @@ use crate::store::{self, Condition, Failure, Head, Kind, Part, Store};
 
 /// HEADs of sources and copies of parts in flight, of one rollup.
 const SIDE_REQUESTS: usize = 16;
+
+/// Bytes of old rollups smaller than a part that may be in memory while they wait for the buffer.
+pub const OLD_BYTES: u32 = 10 << 20;
 
 /// The protocol's world on S3.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -70,6 +73,10 @@ pub struct Shared {
     pub checksummed_copies: Cell<bool>,
     /// Bytes of log data in memory.
     pub buffer: Arc<Semaphore>,
+    /// Bytes of small old rollups that wait for room in the buffer, [`OLD_BYTES`] at most.
+    pub old: Arc<Semaphore>,
+    /// Rollups that OVERWRITE has rebuilt in this pass.
+    pub replaced: RefCell<HashSet<RollupName>>,
     /// Bytes of one large batch in memory.
     pub window: u32,
     /// Random batch ids.
@@ -134,6 +141,11 @@ impl Mailbox {
         self.ended.get()
     }
 
+    /// Takes back the batches that were not begun.
+    pub fn take_back(&self) -> VecDeque<Batch> {
+        self.batches.take()
+    }
+
     /// Batches that were not begun.
     #[must_use]
     pub fn waiting(&self) -> usize {
@@ -158,7 +170,7 @@ pub struct Outcome {
     /// Why it was given up, if it was.
     pub trouble: Option<Trouble>,
     /// Sources that are in it and could not be deleted.
-    pub undeleted: u64,
+    pub undeleted: Vec<Source>,
 }
 
 /// Why a rollup was given up.
@@ -206,6 +218,7 @@ pub struct Rollup<'p> {
     /// R as it was last seen, or as an own commit made it.
     head: RefCell<Option<Head>>,
     old: RefCell<Bytes>,
+    old_memory: RefCell<Option<OwnedSemaphorePermit>>,
     open_line: Cell<bool>,
     bodies: RefCell<HashMap<BatchId, Gatherer>>,
     /// Manifests whose tag is known.
@@ -213,7 +226,6 @@ pub struct Rollup<'p> {
     /// Commits whose fate is open: what they would have added.
     doubtful: RefCell<HashMap<BatchId, (Count, Change)>>,
     trouble: RefCell<Option<Trouble>>,
-    undeleted: Cell<u64>,
     /// R stands in a versioned bucket.
     versioned: Cell<bool>,
 }
@@ -232,12 +244,12 @@ impl<'p> Rollup<'p> {
             mailbox,
             head: RefCell::default(),
             old: RefCell::default(),
+            old_memory: RefCell::default(),
             open_line: Cell::new(false),
             bodies: RefCell::default(),
             manifests: RefCell::new(listed.iter().cloned().collect()),
             doubtful: RefCell::default(),
             trouble: RefCell::default(),
-            undeleted: Cell::new(0),
             versioned: Cell::new(false),
         }
     }
@@ -245,11 +257,29 @@ impl<'p> Rollup<'p> {
     /// Works until the listing has passed the rollup and all is done.
     pub async fn run(self) -> Outcome {
         let listed: Vec<_> = self.manifests.borrow().keys().copied().collect();
-        let mut machine = Machine::<S3>::new(self.shared.policy, listed);
+        let mut policy = self.shared.policy;
+        // Once a pass: another group of the same name appends to what this pass has rebuilt.
+        policy.overwrite &= !self.shared.replaced.borrow().contains(&self.name);
+        let mut machine = Machine::<S3>::new(policy, listed);
         self.drive(&mut machine).await;
         self.mailbox.ended.set(true);
+        if policy.overwrite && !machine.replaces() {
+            self.shared.replaced.borrow_mut().insert(self.name.clone());
+        }
+        let undeleted = self.report_undeleted(&machine);
         let trouble = machine.failure().map(|failure| self.trouble_of(failure));
-        Outcome { name: self.name, mailbox: self.mailbox, trouble, undeleted: self.undeleted.get() }
+        Outcome { name: self.name, mailbox: self.mailbox, trouble, undeleted }
+    }
+
+    /// Sources that are in R and stay, against the settings.
+    fn report_undeleted(&self, machine: &Machine<S3>) -> Vec<Source> {
+        let undeleted: Vec<Source> = machine.undeleted().iter().flat_map(|list| list.iter()).cloned().collect();
+        let mut report = self.shared.report.borrow_mut();
+        for Source { key, size, .. } in &undeleted {
+            report.troubled += 1;
+            report.leave("rolled up but not deleted", key, *size);
+        }
+        undeleted
     }
 
     fn trouble_of(&self, failure: protocol::Failure) -> Trouble {
@@ -259,6 +289,12 @@ impl<'p> Rollup<'p> {
             }
             protocol::Failure::Contended => Trouble::Other(format!(
                 "s3://{}/{} was changed by somebody else at every attempt: run again when no other run works on it",
+                self.shared.destination.bucket(),
+                self.key
+            )),
+            protocol::Failure::OnlyCopy => Trouble::Other(format!(
+                "the sources of s3://{}/{} were deleted, so it is the only copy of their lines, and ROLLUP_OVERWRITE would \
+                 destroy them: move the rollup away first, or run without it",
                 self.shared.destination.bucket(),
                 self.key
             )),
@@ -275,8 +311,14 @@ impl<'p> Rollup<'p> {
         let mut stopped = false;
         let mut outstanding: FuturesUnordered<Performed<'_>> = FuturesUnordered::new();
         loop {
-            while let Some(batch) = self.mailbox.batches.borrow_mut().pop_front() {
+            if machine.failure().is_some() && machine.idle() {
+                return;
+            }
+            while machine.failure().is_none()
+                && let Some(batch) = self.mailbox.batches.borrow_mut().pop_front()
+            {
                 machine.offer(offer(batch));
+                self.shared.room.notify_one();
             }
             if self.mailbox.passed.get() {
                 machine.close();
@@ -332,6 +374,14 @@ impl<'p> Rollup<'p> {
         }
     }
 
+    /// A 403 that hid a 404, or that was not met again.
+    fn forget_denial(&self) {
+        self.trouble.borrow_mut().take_if(|trouble| {
+            matches!(trouble, Trouble::Store(failure)
+                if failure.kind == Kind::Denied && failure.operation.reads_an_object())
+        });
+    }
+
     fn failed(&self, failure: Failure) -> Answer<S3> {
         self.trouble.borrow_mut().get_or_insert(Trouble::Store(failure));
         Answer::Failed
@@ -375,12 +425,23 @@ impl<'p> Rollup<'p> {
             }
         }
         self.versioned.set(head.versioned);
-        let batch = head.batch.as_deref().and_then(BatchId::parse);
+        let batch = match head.batch.as_deref().map(|text| (text, BatchId::parse(text))) {
+            None => None,
+            Some((_, Some(batch))) => Some(batch),
+            Some((text, None)) => {
+                return self.failed_because(format!(
+                    "the metadata of s3://{}/{} names a batch that no version of this program has written ({})",
+                    self.shared.destination.bucket(),
+                    self.key,
+                    text.escape_debug()
+                ));
+            }
+        };
         let (etag, size) = (head.etag.clone(), head.size);
         self.head.replace(Some(head));
         self.open_line.set(false);
         self.settle_doubt(batch);
-        self.trouble.take();
+        self.forget_denial();
         Answer::Found { etag, size, batch }
     }
 
@@ -423,10 +484,15 @@ impl<'p> Rollup<'p> {
 
     async fn find(&self, object: Object<S3>) -> Answer<S3> {
         match self.shared.destination.find(&self.key_of(object)).await {
-            Ok(there) => Answer::There(there),
+            Ok(there) => {
+                if !there {
+                    self.forget_denial();
+                }
+                Answer::There(there)
+            }
             Err(failure) => {
                 // This, not the 403 before it, is what the user has to do something about.
-                self.trouble.take();
+                self.forget_denial();
                 self.failed(failure)
             }
         }
@@ -445,7 +511,7 @@ impl<'p> Rollup<'p> {
         };
         match manifest::decode(&bytes, self.name.as_str(), self.shared.scope()) {
             Ok(read) => {
-                self.trouble.take();
+                self.forget_denial();
                 Answer::Manifest(protocol::Manifest {
                     base: read.base,
                     merged: vec![read.merged],
@@ -462,12 +528,15 @@ impl<'p> Rollup<'p> {
 
     async fn read_old(&self, etag: &ETag, size: u64) -> Answer<S3> {
         let small = size < self.shared.policy.min_part;
+        let wanted = u32::try_from(size).unwrap_or(u32::MAX).min(OLD_BYTES);
+        let memory = if small { Arc::clone(&self.shared.old).acquire_many_owned(wanted).await.ok() } else { None };
         let range = (!small).then_some((size - 1, 1));
         match self.shared.destination.get(&self.key, Some(etag), range, size).await {
             Ok(bytes) => {
                 self.open_line.set(bytes.last().is_some_and(|byte| *byte != b'\n'));
                 if small {
                     self.old.replace(bytes);
+                    self.old_memory.replace(memory);
                 }
                 Answer::Read
             }
@@ -508,16 +577,9 @@ impl<'p> Rollup<'p> {
         let read = (!old.is_empty()).then(|| (old.len() as u64, checksum(CrcAlgorithm::Crc64Nvme, &old)));
         let gatherer = Gatherer { upload: Arc::clone(&upload), cancel, done, read, ready: None };
         self.bodies.borrow_mut().insert(batch, gatherer);
-        let open_line = self.open_line.get();
+        let open_line = self.open_line.replace(false);
         let from = self.shared.source.clone();
-        let job = Job {
-            from,
-            sources,
-            old,
-            open_line,
-            upload,
-            budget: fetch::SMALLEST_BUDGET.max(self.shared.window.into()),
-        };
+        let job = Job { from, sources, old, open_line, upload, budget: self.shared.window.into() };
         Box::pin(async move {
             let answer = self.gather(batch, job, expected, cancelled).await;
             // Nobody listens unless the batch is being discarded.
@@ -539,6 +601,8 @@ impl<'p> Rollup<'p> {
             _ = cancelled.wait_for(|cancelled| *cancelled) => return None,
             permit = Arc::clone(&self.shared.buffer).acquire_many_owned(wanted) => permit.ok(),
         };
+        // From here on the old bytes are paid for by the gathering.
+        self.old_memory.take();
         let sources = Arc::clone(&job.sources);
         match fetch::gather(job, cancelled).await {
             Ok(gathered) => {
@@ -591,7 +655,11 @@ impl<'p> Rollup<'p> {
             match self.shared.source.head_etag(&source.key).await {
                 Ok(etag) if etag == source.etag => Now::Same,
                 Ok(_) => Now::Replaced,
-                Err(failure) if failure.kind == Kind::Missing => Now::Gone,
+                // A HEAD's 404 has no body to say whose it is; the listing knows.
+                Err(failure) if failure.kind == Kind::Missing => match self.shared.source.find(&source.key).await {
+                    Ok(false) => Now::Gone,
+                    _ => Now::Unknown,
+                },
                 Err(_) => Now::Unknown,
             }
         });
@@ -610,8 +678,10 @@ impl<'p> Rollup<'p> {
                 Answer::Done
             }
             // The id is fresh, so what stands there is what an unanswered attempt of this very request wrote.
-            Err(failure) if failure.kind == Kind::Condition => Answer::Done,
-            Err(failure) if failure.transient() || failure.kind == Kind::Conflict => Answer::NoAnswer,
+            Err(failure) if failure.kind == Kind::Condition && failure.ambiguous => Answer::Done,
+            Err(failure) if failure.transient() || matches!(failure.kind, Kind::Condition | Kind::Conflict) => {
+                Answer::NoAnswer
+            }
             Err(failure) => self.failed(failure),
         }
     }
@@ -747,13 +817,7 @@ impl<'p> Rollup<'p> {
             self.shared.report.borrow_mut().deleted += (count - not_deleted.len()) as u64;
             for store::NotDeleted { at, failure } in not_deleted {
                 let why = if failure.kind == Kind::Condition { Undeleted::Condition } else { Undeleted::Failed };
-                if why == Undeleted::Failed {
-                    let Source { key, size, .. } = sources[first + at];
-                    let mut report = self.shared.report.borrow_mut();
-                    report.troubled += 1;
-                    report.leave("rolled up but not deleted", key, *size);
-                    self.undeleted.set(self.undeleted.get() + 1);
-                }
+                tracing::debug!("{failure}");
                 if failure.hopeless() {
                     hopeless.get_or_insert(failure);
                 }

@@ -89,7 +89,7 @@ impl Failure {
             .map(ToOwned::to_owned);
         let code = error.code().map(ToOwned::to_owned);
         let kind = match &error {
-            SdkError::ServiceError(_) => kind(status.unwrap_or(0), code.as_deref(), region),
+            SdkError::ServiceError(_) => kind(operation, status.unwrap_or(0), code.as_deref(), region),
             _ if mentions_credentials(&error) => Kind::Credentials,
             _ => Kind::NoAnswer,
         };
@@ -120,7 +120,7 @@ impl Failure {
     }
 }
 
-fn kind(status: u16, code: Option<&str>, region: Option<String>) -> Kind {
+fn kind(operation: Operation, status: u16, code: Option<&str>, region: Option<String>) -> Kind {
     match (code.unwrap_or_default(), status) {
         ("NoSuchBucket", _) => Kind::NoSuchBucket,
         ("InvalidObjectState", _) => Kind::Archived,
@@ -146,6 +146,8 @@ fn kind(status: u16, code: Option<&str>, region: Option<String>) -> Kind {
         ("BadDigest" | "InvalidDigest" | "XAmzContentChecksumMismatch", _) => Kind::Checksum,
         // A multipart upload that S3 itself cannot finish answers 200 with an error in the body.
         ("InternalError", _) | (_, 200 | 500..) => Kind::Server,
+        // Not S3's own answer: somebody's in between, and it says nothing of the object.
+        (code, 404) if operation == Operation::GetObject && code != "NoSuchKey" => Kind::NoAnswer,
         (_, 404) => Kind::Missing,
         (_, 403 | 401) => Kind::Denied,
         (_, 412) => Kind::Condition,

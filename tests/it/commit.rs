@@ -339,3 +339,107 @@ async fn shards_share_the_rollups_and_settle_for_each_other_what_is_theirs() {
     assert_eq!(a.report.rollups.created + b.report.rollups.created + c.report.rollups.created, 15);
     bench.balanced();
 }
+
+fn lines(bench: &mut Bench, seconds: std::ops::Range<u32>) {
+    for second in seconds {
+        bench.log(&format!("logs/2026-01-31-10-00-{second}-A"), &format!("line {second}\n"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn batches_that_add_nothing_do_not_hold_up_the_pass() {
+    let keep = [("ROLLUP_KEEP", "true"), ("ROLLUP_BATCH_OBJECTS", "10")];
+    let mut bench = Bench::with(Settings { latency: Duration::from_millis(30), ..Settings::default() });
+    lines(&mut bench, 10..59);
+    done(&bench.pass(&keep).await);
+    let again = bench.pass(&keep).await;
+    done(&again);
+    assert_eq!(again.report.rolled_up.objects, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_batches_of_a_rollup_that_failed_do_not_hold_up_the_pass() {
+    let mut bench = Bench::with(Settings { latency: Duration::from_millis(30), ..Settings::default() });
+    lines(&mut bench, 10..59);
+    bench
+        .bed
+        .put_with(OUT, "rollup/2026-01-31", "old\n", |object| object.storage_class = Some(String::from("GLACIER")));
+    let ended = bench.pass(&[("ROLLUP_BATCH_OBJECTS", "10")]).await;
+    assert_eq!((ended.exit_code(), ended.report.rollups.failed), (1, 1));
+    assert_eq!(bench.bed.keys(LOGS).len(), 49);
+}
+
+#[tokio::test(start_paused = true)]
+async fn overwrite_with_a_chain_rebuilds_from_every_listed_source() {
+    let mut bench = Bench::with(Settings { latency: Duration::from_millis(30), ..Settings::default() });
+    bench.log("logs/2026-01-31-09-00-00-A", &line('a', 6 * MIB));
+    lines(&mut bench, 10..40);
+    let keep = [("ROLLUP_KEEP", "true"), ("ROLLUP_BATCH_OBJECTS", "10")];
+    done(&bench.pass(&keep).await);
+    for _ in 0..2 {
+        let overwrite = [keep[0], keep[1], ("ROLLUP_OVERWRITE", "true")];
+        let ended = bench.pass(&overwrite).await;
+        done(&ended);
+        assert_eq!((ended.report.rollups.replaced, ended.report.rollups.appended), (1, 3));
+        bench.ledger.check_testbed_kept(&bench.bed, (OUT, "rollup/"), (LOGS, "logs/")).expect("every line once");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn overwrite_replaces_a_rollup_of_two_groups_once() {
+    let mut bench = Bench::new();
+    for at in 10..30 {
+        bench.log(&format!("logs/web2026-01-31-10-00-{at}-A"), &format!("beside {at}\n"));
+        bench.log(&format!("logs/web/2026-01-31-10-00-{at}-A"), &format!("inside {at}\n"));
+        bench.log(&format!("logs/web0/2026-01-31-10-00-{at}-A"), &format!("between {at}\n"));
+    }
+    let overwrite = [("ROLLUP_KEEP", "true"), ("ROLLUP_OVERWRITE", "true")];
+    for _ in 0..2 {
+        done(&bench.pass(&overwrite).await);
+        bench.ledger.check_testbed_kept(&bench.bed, (OUT, "rollup/"), (LOGS, "logs/")).expect("every line once");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn overwrite_spares_a_rollup_whose_sources_were_deleted() {
+    let mut bench = Bench::new();
+    lines(&mut bench, 10..20);
+    done(&bench.pass(&[]).await);
+    lines(&mut bench, 20..22);
+    let ended = bench.pass(&[("ROLLUP_KEEP", "true"), ("ROLLUP_OVERWRITE", "true")]).await;
+    assert_eq!(ended.exit_code(), 1);
+    assert!(ended.report.failures[0].why.contains("only copy"), "{:?}", ended.report.failures);
+    assert_eq!(bench.text("2026-01-31").lines().count(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_that_is_denied_ends_the_pass_with_3_though_the_rollup_may_be_read() {
+    let mut bench = Bench::new();
+    lines(&mut bench, 10..20);
+    done(&bench.pass(&[]).await);
+    lines(&mut bench, 20..30);
+    bench.bed.deny(Operation::PutObject, OUT, "rollup/2026-01-31");
+    let ended = bench.pass(&[]).await;
+    assert_eq!(ended.exit_code(), 3, "{:#?}", ended.report);
+    assert!(ended.error.is_some_and(|error| error.to_string().contains("s3:PutObject")));
+    bench.bed.allow_again();
+    done(&bench.pass(&[]).await);
+    bench.balanced();
+}
+
+#[tokio::test(start_paused = true)]
+async fn reads_that_fail_ahead_of_a_doubtful_commit_fail_the_rollup_aloud() {
+    let mut bench = Bench::with(Settings { latency: Duration::from_millis(30), ..Settings::default() });
+    bench.log("logs/2026-01-31-09-00-00-A", &line('a', 6 * MIB));
+    lines(&mut bench, 10..40);
+    let ahead = When::operation(Operation::GetObject).key("logs/2026-01-31-10-00-25-A").always();
+    bench.bed.fault(ahead, FaultKind::Status(503, "SlowDown"));
+    let complete = When::operation(Operation::CompleteMultipartUpload).key("rollup/2026-01-31");
+    bench.bed.fault(complete, FaultKind::AppliedLater(Duration::from_secs(100)));
+    let ended = bench.pass(&[("ROLLUP_BATCH_OBJECTS", "10")]).await;
+    assert_eq!(ended.exit_code(), 1, "{:#?}", ended.report);
+    bench.bed.clear_faults();
+    tokio::time::sleep(Duration::from_secs(200)).await;
+    done(&bench.pass(&[]).await);
+    bench.balanced();
+}
