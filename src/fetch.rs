@@ -272,7 +272,16 @@ impl<'j> Gathering<'j> {
         while self.joined.len() >= part {
             let body = self.joined.split_to(part).freeze();
             self.send(body);
+            // All of the next part at once: growing by doubling would hold it twice.
+            self.joined.reserve(part.min(self.joined.len() + self.expected()));
         }
+    }
+
+    /// Bytes that are yet to be joined, newlines and pieces aside.
+    fn expected(&self) -> usize {
+        let to_come = self.next.map_or(&[][..], |piece| &self.job.sources[piece.source..]);
+        let bytes: u64 = to_come.iter().map(|source| source.size + 1).sum();
+        usize::try_from(bytes + PIECE).unwrap_or(usize::MAX)
     }
 
     fn send(&mut self, body: Bytes) {

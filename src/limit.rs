@@ -1,6 +1,6 @@
 //! How many requests may be in flight: a fixed number, or the number that the store itself shows to bear.
 //!
-//! The automatic limit doubles until the store first says `SlowDown`, then rises by one a round trip and halves at
+//! The automatic limit rises by an eighth a round trip until the store first says `SlowDown`, then rises by one a round trip and halves at
 //! each further `SlowDown`: additive increase, multiplicative decrease, as congestion control does (RFC 5681). It
 //! also stops rising where more requests in flight only make each of them slower.
 
@@ -12,14 +12,16 @@ use tokio::time::Instant;
 
 /// Where `auto` starts.
 const START: usize = 32;
+/// Answers for each step up at first.
+const EAGER: usize = 8;
 /// The lowest and the highest that `auto` goes.
 const RANGE: (usize, usize) = (4, 1024);
 /// Answers whose mean is looked at together.
-const ROUND: usize = 32;
-/// Answers may take one and a half times as long as in the best round, and this much more; beyond that more requests
+const ROUND: usize = 128;
+/// Answers may take a quarter longer than in the best round, and this much more; beyond that more requests
 /// in flight only wait for each other. On loopback, where an answer takes as long as the work for it, this holds the
 /// limit near 100 instead of 1024, and a request in flight costs 70 KiB of memory (`cargo bench --bench pass`).
-const SLACK: Duration = Duration::from_millis(5);
+const SLACK: Duration = Duration::from_millis(3);
 
 /// A limit on requests in flight.
 #[derive(Debug)]
@@ -103,7 +105,7 @@ impl Limit {
 
 impl State {
     fn time(&mut self, took: Duration) {
-        self.mean = if self.mean.is_zero() { took } else { (self.mean * 15 + took) / 16 };
+        self.mean = if self.mean.is_zero() { took } else { (self.mean * 63 + took) / 64 };
         let (answers, sum) = (self.round.0 + 1, self.round.1 + took);
         self.round = (answers, sum);
         if answers as usize == ROUND {
@@ -113,7 +115,7 @@ impl State {
     }
 
     fn is_queueing(&self) -> bool {
-        self.best != Duration::MAX && self.mean > self.best.mul_f64(1.5) + SLACK
+        self.best != Duration::MAX && self.mean > self.best.mul_f64(1.25) + SLACK
     }
 }
 
@@ -126,7 +128,7 @@ impl Permit<'_> {
         }
         state.time(self.since.elapsed());
         state.answers += 1;
-        let wanted = if state.halvings == 0 { 1 } else { state.limit };
+        let wanted = if state.halvings == 0 { EAGER } else { state.limit };
         if state.is_queueing() {
             // Back down, a little for each round of answers.
             if state.answers >= state.limit && state.limit > START {
@@ -179,7 +181,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_limit_rises_with_answers_and_halves_once_for_a_burst_of_slow_downs() {
         let limit = Limit::adaptive();
-        for _ in 0..32 {
+        for _ in 0..EAGER * 32 {
             limit.acquire().await.answered();
         }
         assert_eq!(limit.current(), 64);
@@ -194,7 +196,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_limit_does_not_rise_where_requests_only_wait_for_each_other() {
         let limit = Limit::adaptive();
-        for _ in 0..100 {
+        for _ in 0..2 * ROUND {
             limit.acquire().await.answered();
         }
         let high = limit.current();
