@@ -217,6 +217,8 @@ pub enum Answer<W: World> {
 pub enum Undeleted {
     /// Its condition failed: somebody else's object, perhaps.
     Condition,
+    /// Refused for good, as every further delete would be.
+    Refused,
     /// Anything else.
     Failed,
 }
@@ -1022,17 +1024,22 @@ impl<W: World> Machine<W> {
         match (mem::replace(&mut sweep.stage, SweepStage::Deleting), answer) {
             (SweepStage::Deleting, Answer::Deleted(exceptions)) => {
                 let all: Vec<&W::Source> = sweep.sources.iter().flat_map(|list| list.iter()).collect();
-                let of = |why| {
+                let of = |doubtful| {
                     let all = &all;
-                    exceptions.iter().filter(move |(_, what)| *what == why).map(move |(at, _)| all[*at].clone())
+                    let is = move |what: &Undeleted| (*what == Undeleted::Condition) == doubtful;
+                    exceptions.iter().filter(move |(_, what)| is(what)).map(move |(at, _)| all[*at].clone())
                 };
-                let doubtful: Sources<W> = of(Undeleted::Condition).collect();
-                let remaining: Vec<_> = of(Undeleted::Failed).collect();
+                let doubtful: Sources<W> = of(true).collect();
+                let remaining: Vec<_> = of(false).collect();
+                let refused = exceptions.iter().any(|(_, what)| *what == Undeleted::Refused);
                 if doubtful.is_empty() {
                     self.sweep_ended(remaining);
                 } else {
                     self.ask(Slot::Sweep, Request::HeadSources(Arc::clone(&doubtful)));
                     self.sweeps[0].stage = SweepStage::Heading { doubtful, remaining };
+                }
+                if refused {
+                    self.fail(Failure::Request);
                 }
             }
             (SweepStage::Heading { doubtful, mut remaining }, Answer::Heads(now)) => {

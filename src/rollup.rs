@@ -103,7 +103,9 @@ impl Shared {
         }
     }
 
-    fn scope(&self) -> Scope<'_> {
+    /// What this run may delete.
+    #[must_use]
+    pub fn scope(&self) -> Scope<'_> {
         Scope { bucket: self.source.bucket(), prefix: &self.source_prefix }
     }
 }
@@ -805,7 +807,6 @@ impl<'p> Rollup<'p> {
         });
         let mut answers = stream::iter(chunks).buffered(SIDE_REQUESTS);
         let mut exceptions = Vec::new();
-        let mut hopeless = None;
         while let Some((first, count, answer)) = answers.next().await {
             let not_deleted = match answer {
                 Ok(not_deleted) => not_deleted,
@@ -816,18 +817,19 @@ impl<'p> Rollup<'p> {
             };
             self.shared.report.borrow_mut().deleted += (count - not_deleted.len()) as u64;
             for store::NotDeleted { at, failure } in not_deleted {
-                let why = if failure.kind == Kind::Condition { Undeleted::Condition } else { Undeleted::Failed };
+                let why = match failure.kind {
+                    Kind::Condition => Undeleted::Condition,
+                    _ if failure.hopeless() => Undeleted::Refused,
+                    _ => Undeleted::Failed,
+                };
                 tracing::debug!("{failure}");
-                if failure.hopeless() {
-                    hopeless.get_or_insert(failure);
+                if why == Undeleted::Refused {
+                    self.failed(failure);
                 }
                 exceptions.push((first + at, why));
             }
         }
-        match hopeless {
-            Some(failure) => self.failed(failure),
-            None => Answer::Deleted(exceptions),
-        }
+        Answer::Deleted(exceptions)
     }
 
     async fn delete_manifest(&self, batch: BatchId) -> Answer<S3> {

@@ -1,15 +1,17 @@
 //! The dry run: the same listing and plan as the real one, a HEAD of each rollup, and not one write.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use futures::stream::{FuturesUnordered, StreamExt};
 
 use super::{Lister, Pass};
 use crate::error::Error;
 use crate::layout::RollupName;
+use crate::manifest::{self, BatchId};
 use crate::parts;
 use crate::plan::Batch;
 use crate::report::{Count, Estimate};
+use crate::source::Source;
 use crate::store::{DELETE_KEYS, Failure, Kind, Operation};
 
 /// HEADs in flight.
@@ -24,6 +26,25 @@ struct Planned {
     rollup: RollupName,
     batches: Vec<Count>,
     empty: u64,
+    /// The sources of each batch, where a manifest may say that some of them are in the rollup already.
+    sources: Vec<Vec<Source>>,
+    /// Of these, such as are.
+    merged: u64,
+}
+
+impl Planned {
+    /// Takes out what the rollup holds already.
+    fn leave_out(&mut self, merged: &[Source]) {
+        let merged: HashSet<&Source> = merged.iter().collect();
+        for (count, sources) in self.batches.iter_mut().zip(&self.sources) {
+            for Source { size, .. } in sources.iter().filter(|source| merged.contains(source)) {
+                count.objects -= 1;
+                count.bytes -= size;
+                self.merged += 1;
+            }
+        }
+        self.batches.retain(|count| count.objects > 0);
+    }
 }
 
 impl Pass<'_> {
@@ -35,7 +56,8 @@ impl Pass<'_> {
         let mut current: Option<Planned> = None;
         loop {
             while let Some(batch) = lister.ready.pop_front() {
-                if let Some(planned) = add(&mut current, batch) {
+                let pending = pending.contains_key(&batch.rollup);
+                if let Some(planned) = add(&mut current, batch, pending) {
                     heads.push(self.head(planned));
                 }
                 if heads.len() >= HEADS
@@ -62,10 +84,16 @@ impl Pass<'_> {
     }
 
     /// The size of the rollup as it is, `None` where there is none.
-    async fn head(&self, planned: Planned) -> Result<(Planned, Option<u64>), Failure> {
+    async fn head(&self, mut planned: Planned) -> Result<(Planned, Option<u64>), Failure> {
         let key = planned.rollup.key(&self.shared.destination_prefix);
         match self.shared.destination.head(&key).await {
-            Ok(head) => Ok((planned, Some(head.size))),
+            Ok(head) => {
+                let batch = head.batch.as_deref().and_then(BatchId::parse);
+                if let Some(batch) = batch.filter(|_| !planned.sources.is_empty() && !self.shared.policy.overwrite) {
+                    self.read_manifest(&mut planned, batch).await?;
+                }
+                Ok((planned, Some(head.size)))
+            }
             Err(failure) if failure.kind == Kind::Missing => Ok((planned, None)),
             Err(failure) if failure.kind == Kind::Denied => {
                 if self.shared.destination.find(&key).await? {
@@ -76,6 +104,29 @@ impl Pass<'_> {
             }
             Err(failure) => Err(failure),
         }
+    }
+
+    /// What the manifest that the rollup names says is in it.
+    async fn read_manifest(&self, planned: &mut Planned, batch: BatchId) -> Result<(), Failure> {
+        let rollup = planned.rollup.as_str();
+        let key = manifest::key(&self.shared.destination_prefix, rollup, batch);
+        let bytes = match self.shared.destination.get_small(&key).await {
+            Ok(bytes) => bytes,
+            Err(failure) if failure.kind == Kind::Missing => return Ok(()),
+            Err(failure) => return Err(failure),
+        };
+        match manifest::decode(&bytes, rollup, self.shared.scope()) {
+            Ok(read) => planned.leave_out(&read.merged),
+            Err(unreadable) => {
+                let rollup = planned.rollup.key(&self.shared.destination_prefix);
+                self.shared
+                    .report
+                    .borrow_mut()
+                    .fail(&rollup, &format!("its manifest {key} cannot be used: {unreadable}"));
+                planned.batches.clear();
+            }
+        }
+        Ok(())
     }
 
     fn count(&self, estimate: &mut Estimated, (planned, size): (Planned, Option<u64>)) {
@@ -102,27 +153,31 @@ impl Pass<'_> {
             Some(_) if overwrite => "would be replaced",
             Some(_) => "would be appended to",
         };
-        tracing::info!(rollup = %rollup.escape_debug(), objects, bytes, "{what}");
+        if !planned.batches.is_empty() {
+            tracing::info!(rollup = %rollup.escape_debug(), objects, bytes, "{what}");
+        }
         if keep {
             report.kept += objects;
         } else {
-            report.deleted += objects + planned.empty;
+            report.deleted += objects + planned.merged + planned.empty;
         }
     }
 }
 
 /// Joins a batch to the rollup it is of; gives back the one before when the listing has passed it.
-fn add(current: &mut Option<Planned>, batch: Batch) -> Option<Planned> {
+fn add(current: &mut Option<Planned>, batch: Batch, pending: bool) -> Option<Planned> {
     let empty = batch.empty.len() as u64;
     let count = Count { objects: batch.sources.len() as u64, bytes: batch.bytes };
     let batches = if count.objects > 0 { vec![count] } else { Vec::new() };
+    let sources = if pending && count.objects > 0 { vec![batch.sources] } else { Vec::new() };
     match current {
         Some(planned) if planned.rollup == batch.rollup => {
             planned.batches.extend(batches);
+            planned.sources.extend(sources);
             planned.empty += empty;
             None
         }
-        _ => current.replace(Planned { rollup: batch.rollup, batches, empty }),
+        _ => current.replace(Planned { rollup: batch.rollup, batches, empty, sources, merged: 0 }),
     }
 }
 

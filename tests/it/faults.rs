@@ -341,6 +341,20 @@ async fn a_dry_run_sends_no_write_and_says_what_a_run_would_do() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_dry_run_does_not_count_what_a_kept_rollup_holds_already() {
+    let mut bench = Bench::new();
+    ten_logs(&mut bench);
+    done(&bench.pass(&[("ROLLUP_KEEP", "true")]).await);
+    bench.log("logs/2026-01-31-11-00-00-A", "late\n");
+    for keep in ["true", "false"] {
+        let dry = bench.pass(&[("ROLLUP_DRY_RUN", "true"), ("ROLLUP_KEEP", keep)]).await;
+        done(&dry);
+        assert_eq!(dry.report.rolled_up.objects, 1, "KEEP {keep}");
+        assert_eq!(dry.report.deleted, if keep == "true" { 0 } else { 11 });
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_sigterm_at_any_request_ends_at_a_safe_point_and_a_second_run_goes_on() {
     let settings = [("ROLLUP_BATCH_OBJECTS", "4")];
     let scenario = || {
