@@ -1,4 +1,4 @@
-//! Runs the [protocol](crate::protocol) of one rollup against S3: performs its requests and feeds back their answers.
+//! Runs the [protocol] of one rollup against S3: performs its requests and feeds back their answers.
 //!
 //! Every decision is the machine's. What stands here is only how a request of the machine becomes requests to S3, and
 //! how S3's answers are called in the machine's words.

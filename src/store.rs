@@ -1,7 +1,7 @@
 //! The S3 verbs that the program uses, each with its retries; the only place that knows the SDK.
 //!
 //! A request is one attempt after another until it succeeds, is refused for good, or has been tried
-//! [`ATTEMPTS`] times. What a refusal means for a rollup is not decided here.
+//! nine times. What a refusal means for a rollup is not decided here.
 
 mod connect;
 mod failure;
