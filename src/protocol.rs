@@ -19,6 +19,7 @@ mod machine;
 mod model;
 #[cfg(test)]
 mod search;
+mod variant;
 
 use std::fmt::Debug;
 use std::hash::Hash;

@@ -8,6 +8,9 @@ use std::collections::{HashSet, VecDeque};
 use std::mem;
 use std::sync::Arc;
 
+#[cfg(test)]
+use super::variant::Variant;
+use super::variant::broken;
 use super::{Answer, Base, Failure, Offer, Old, Policy, Request, Slot, Sources, World};
 
 /// One batch on its way.
@@ -121,6 +124,8 @@ pub struct Machine<W: World> {
     condemned: Option<W::Batch>,
     failure: Option<Failure>,
     requests: Vec<(Slot<W>, Request<W>)>,
+    #[cfg(test)]
+    variant: Variant,
 }
 
 impl<W: World> Machine<W> {
@@ -147,7 +152,15 @@ impl<W: World> Machine<W> {
             condemned: None,
             failure: None,
             requests: Vec::new(),
+            #[cfg(test)]
+            variant: Variant::None,
         }
+    }
+
+    /// The same machine with a mistake in it.
+    #[cfg(test)]
+    pub(super) fn broken(self, variant: Variant) -> Self {
+        Self { variant, ..self }
     }
 
     /// Hands on one more batch.
@@ -351,7 +364,7 @@ impl<W: World> Machine<W> {
         fresh: &mut impl FnMut() -> W::Batch,
     ) -> Option<Attempt<W>> {
         // What R holds that is about to be replaced does not count.
-        let merged = if self.replace { Vec::new() } else { self.unconfirmed() };
+        let merged = if self.replace || broken!(self, ReadsAgain) { Vec::new() } else { self.unconfirmed() };
         let merged: HashSet<&W::Source> = merged
             .iter()
             .flat_map(|list| list.iter())

@@ -5,6 +5,7 @@ use std::mem;
 use std::sync::Arc;
 
 use super::{Ahead, Attempt, Machine, Seen, Step, Sweep, SweepStage};
+use crate::protocol::variant::broken;
 use crate::protocol::{Answer, Failure, Manifest, Request, Slot, World};
 
 impl<W: World> Machine<W> {
@@ -16,7 +17,7 @@ impl<W: World> Machine<W> {
             && attempt.batch == batch
         {
             let Ahead::Gathering(attempt) = mem::replace(&mut self.ahead, Ahead::Nothing) else { return };
-            self.ahead = match Self::read(attempt, answer) {
+            self.ahead = match self.read(attempt, answer) {
                 Ok(Some(attempt)) => Ahead::Gathered(attempt),
                 Ok(None) => {
                     self.discard(batch);
@@ -32,7 +33,7 @@ impl<W: World> Machine<W> {
         let Step::Gather(attempt) = mem::replace(&mut self.step, Step::Idle) else {
             unreachable!("{batch:?} is not being gathered");
         };
-        match Self::read(attempt, answer) {
+        match self.read(attempt, answer) {
             Ok(Some(attempt)) => self.check(attempt),
             Ok(None) => self.discard(batch),
             Err(()) => {
@@ -43,7 +44,8 @@ impl<W: World> Machine<W> {
     }
 
     /// What was read of the attempt's candidates; `None` where that adds no byte to R.
-    fn read(mut attempt: Attempt<W>, answer: Answer<W>) -> Result<Option<Attempt<W>>, ()> {
+    #[cfg_attr(not(test), expect(clippy::unused_self, reason = "the tests break it"))]
+    fn read(&self, mut attempt: Attempt<W>, answer: Answer<W>) -> Result<Option<Attempt<W>>, ()> {
         let Answer::Gathered { left, added } = answer else { return Err(()) };
         if !left.is_empty() {
             let mut left = left.into_iter().peekable();
@@ -51,7 +53,8 @@ impl<W: World> Machine<W> {
             attempt.sources = read.map(|(_, source)| source.clone()).collect();
         }
         attempt.added = added;
-        Ok((added > 0 && !attempt.sources.is_empty()).then_some(attempt))
+        let adds = added > 0 && !attempt.sources.is_empty();
+        Ok((adds || broken!(self, CommitsNothing)).then_some(attempt))
     }
 
     /// With KEEP: are remembered sources that were not listed really gone?
@@ -87,7 +90,7 @@ impl<W: World> Machine<W> {
     fn put_manifest(&mut self, attempt: Attempt<W>) {
         let chain = self.chain.as_ref().expect("a batch is gathered only on a settled rollup");
         let base = chain.base.clone();
-        let (mut merged, foreign) = if self.replace {
+        let (mut merged, foreign) = if self.replace || broken!(self, ListsOnlyItsOwn) {
             (Vec::new(), W::Foreign::default())
         } else {
             (self.unconfirmed(), chain.foreign.clone())
@@ -104,7 +107,7 @@ impl<W: World> Machine<W> {
 
     pub(super) fn manifest_put(&mut self, attempt: Attempt<W>, answer: &Answer<W>) {
         match answer {
-            Answer::Done => {
+            answer if *answer == Answer::Done || broken!(self, CommitsUnmanifested) => {
                 let base = self.chain.as_ref().and_then(|chain| chain.base.clone());
                 self.ask(Slot::Main, Request::Commit { batch: attempt.batch, base });
                 self.step = Step::Commit(attempt);
@@ -126,6 +129,10 @@ impl<W: World> Machine<W> {
         match answer {
             Answer::Committed(etag) => self.committed(attempt, etag),
             answer => {
+                if broken!(self, TrustsSilence) && answer == Answer::NoAnswer {
+                    let sources = vec![Arc::clone(&attempt.sources)];
+                    self.sweeps.push_back(Sweep { batch: None, sources, stage: SweepStage::Waiting });
+                }
                 self.remember(attempt.batch);
                 if answer == Answer::Failed {
                     self.condemned = Some(attempt.batch);

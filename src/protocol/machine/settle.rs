@@ -3,6 +3,7 @@
 use std::mem;
 
 use super::{Chain, Machine, Seen, Step, Sweep, SweepStage};
+use crate::protocol::variant::broken;
 use crate::protocol::{Answer, Base, Failure, Manifest, Object, Request, Slot, World};
 
 impl<W: World> Machine<W> {
@@ -18,6 +19,7 @@ impl<W: World> Machine<W> {
         match answer {
             Answer::Found { etag, size, batch } => self.settle_found(Some(etag), size, batch),
             Answer::Missing => self.settle_found(None, 0, None),
+            Answer::Denied if broken!(self, TakesDeniedForMissing) => self.settle_found(None, 0, None),
             Answer::Denied if !again => {
                 self.ask(Slot::Main, Request::Find(Object::Rollup));
                 self.step = Step::FindRollup;
@@ -60,6 +62,10 @@ impl<W: World> Machine<W> {
         if let Some(pending) = found.pending {
             self.seen.retain(|seen| seen.batch != pending);
         }
+        if broken!(self, SettlesNothing) {
+            self.chain = Some(found);
+            return;
+        }
         let unread = self.seen.iter().find(|seen| seen.base.is_none()).map(|seen| seen.batch);
         if let Some(reading) = unread.or(found.pending) {
             self.ask(Slot::Main, Request::GetManifest(reading));
@@ -72,9 +78,10 @@ impl<W: World> Machine<W> {
 
     /// A manifest that R does not name and that was planned on another state of R can never commit.
     fn collect_garbage(&mut self, base: Option<&W::ETag>) {
-        let (alive, garbage) = mem::take(&mut self.seen)
-            .into_iter()
-            .partition(|seen| seen.base.as_ref().is_some_and(|planned| planned.as_ref() == base));
+        let (alive, garbage) = mem::take(&mut self.seen).into_iter().partition(|seen| {
+            let alive = seen.base.as_ref().is_some_and(|planned| planned.as_ref() == base);
+            alive && !broken!(self, CollectsEverything)
+        });
         self.seen = alive;
         for Seen { batch, .. } in garbage {
             self.remove(batch);
@@ -90,6 +97,7 @@ impl<W: World> Machine<W> {
                 self.ask(Slot::Main, Request::GetManifest(reading));
                 self.step = Step::Settle { found, reading, again: true, finding: false };
             }
+            Answer::Denied if broken!(self, TakesDeniedForMissing) => self.settle_missing(found, reading),
             Answer::Denied if !again => {
                 self.ask(Slot::Main, Request::Find(Object::Manifest(reading)));
                 self.step = Step::Settle { found, reading, again, finding: true };
@@ -101,7 +109,7 @@ impl<W: World> Machine<W> {
     fn settle_missing(&mut self, mut found: Chain<W>, reading: W::Batch) {
         if found.pending == Some(reading) {
             found.pending = None;
-            if self.replace {
+            if self.replace && !broken!(self, OverwritesTheOnlyCopy) {
                 // Its sources were deleted: R is the only copy of their lines.
                 return self.fail(Failure::OnlyCopy);
             }

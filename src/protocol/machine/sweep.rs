@@ -4,6 +4,7 @@ use std::mem;
 use std::sync::Arc;
 
 use super::{Machine, Sweep, SweepStage};
+use crate::protocol::variant::broken;
 use crate::protocol::{Answer, Failure, Now, Offer, Request, Slot, Sources, Undeleted, World};
 
 impl<W: World> Machine<W> {
@@ -35,7 +36,7 @@ impl<W: World> Machine<W> {
                 let doubtful: Sources<W> = of(true).collect();
                 let remaining: Vec<_> = of(false).collect();
                 let refused = exceptions.iter().any(|(_, what)| *what == Undeleted::Refused);
-                if doubtful.is_empty() {
+                if doubtful.is_empty() || broken!(self, TrustsFailedConditions) {
                     self.sweep_ended(remaining);
                 } else {
                     self.ask(Slot::Sweep, Request::HeadSources(Arc::clone(&doubtful)));
@@ -66,7 +67,7 @@ impl<W: World> Machine<W> {
     fn sweep_ended(&mut self, remaining: Vec<W::Source>) {
         let Some(Sweep { batch: Some(batch), .. }) = self.sweeps.pop_front() else { return };
         let Some(chain) = &mut self.chain else { return };
-        if !remaining.is_empty() {
+        if !remaining.is_empty() && !broken!(self, ForgetsFailedDeletes) {
             match self.sweeps.iter_mut().find(|sweep| sweep.batch.is_some()) {
                 Some(behind) => behind.sources.push(remaining.into()),
                 None => chain.carried.push(remaining.into()),
