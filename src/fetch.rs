@@ -390,6 +390,7 @@ fn concerns_one(failure: &Failure) -> bool {
         Kind::NoSuchBucket
         | Kind::Elsewhere(_)
         | Kind::Credentials
+        | Kind::Certificate
         | Kind::Clock
         | Kind::Throttled
         | Kind::Server

@@ -5,5 +5,6 @@ mod binary;
 mod commit;
 mod everyday;
 mod faults;
+mod network;
 mod pieces;
 mod readme;
