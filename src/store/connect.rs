@@ -60,11 +60,20 @@ async fn look_for_credentials(config: &SdkConfig) -> Result<(), Error> {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => {
             let chain = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
-            let whys: Vec<_> = chain.map(ToString::to_string).collect();
-            Err(Error::NoCredentials(whys.join(": ")))
+            let whys = chain.map(ToString::to_string).collect::<Vec<_>>().join(": ");
+            let login = log_in_again(&whys).unwrap_or_default();
+            Err(Error::NoCredentials(whys + &login))
         }
         Err(_) => Err(Error::NoCredentials(format!("none after {} s", CREDENTIALS.as_secs()))),
     }
+}
+
+/// What helps where a profile with SSO gave no credentials. The SDK's types do not tell these errors apart.
+fn log_in_again(whys: &str) -> Option<String> {
+    let sso = ["SSO token", "/sso/cache/", "UnauthorizedException"].iter().any(|sign| whys.contains(sign));
+    let profile = std::env::var("AWS_PROFILE").ok().filter(|profile| !profile.is_empty());
+    let profile = profile.map(|profile| format!(" --profile {profile}")).unwrap_or_default();
+    sso.then(|| format!("; run `aws sso login{profile}`"))
 }
 
 /// The S3 client on top of it: this program retries and watches the clock itself, since a retry

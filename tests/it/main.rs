@@ -8,3 +8,4 @@ mod faults;
 mod network;
 mod pieces;
 mod readme;
+mod sso;
