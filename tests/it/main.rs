@@ -5,4 +5,7 @@ mod binary;
 mod commit;
 mod everyday;
 mod faults;
+mod network;
+mod pieces;
 mod readme;
+mod sso;
