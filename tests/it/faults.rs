@@ -410,6 +410,16 @@ async fn at_its_time_limit_a_pass_ends_well_and_reports_the_backlog() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_time_limit_beyond_what_a_clock_can_count_limits_nothing() {
+    let mut bench = Bench::new();
+    bench.log("logs/2026-01-31-10-00-00-A", "line\n");
+    let ended = bench.pass(&[("ROLLUP_TIME_LIMIT", "500000000000y")]).await;
+    done(&ended);
+    assert_eq!(ended.report.ending, Ending::Done);
+    bench.balanced();
+}
+
+#[tokio::test(start_paused = true)]
 async fn slow_down_halves_the_requests_in_flight_and_fails_nothing() {
     let limits = testbed::Limits::s3().divided_by(10.0);
     let settings = Settings { latency: Duration::from_millis(30), limits: Some(limits), ..Settings::default() };
