@@ -6,3 +6,4 @@ mod commit;
 mod everyday;
 mod faults;
 mod readme;
+mod sources;
