@@ -400,8 +400,6 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(1000))]
-
         #[test]
         fn no_text_makes_the_parsers_panic(prefix in "(?s:.){0,8}", key in "[0-9é/ -]{0,40}", rest in "(?s:.)*") {
             let whole = format!("{prefix}{key}{rest}");

@@ -354,8 +354,6 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(1000))]
-
         #[test]
         fn a_manifest_of_any_keys_comes_back_with_every_source_once_and_in_order(written in any_manifest(), prefix in "(web/)?.?") {
             let scope = Scope { prefix: &prefix, ..SCOPE };

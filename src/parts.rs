@@ -84,8 +84,6 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(2000))]
-
         #[test]
         fn every_part_is_within_the_limits_of_s3(old in old_bytes(), new in new_bytes()) {
             let Some(layout) = Layout::new(old, new) else {

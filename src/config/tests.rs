@@ -329,8 +329,6 @@ const UNITS: [(&str, u128); 12] = [
 
 #[cfg(unix)]
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
-
     #[test]
     fn any_environment_makes_settings_within_their_bounds_or_problems_that_name_their_variable(
         variables in prop::collection::vec((any_name(), any_value()), 0..5),

@@ -162,8 +162,6 @@ fn any_layout() -> impl Strategy<Value = Layout> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1000))]
-
     #[test]
     fn any_template_makes_a_layout_or_is_refused_with_a_reason(template in any_template(), which in 0_usize..4) {
         match Layout::new(&template, Level::ALL[which], "") {

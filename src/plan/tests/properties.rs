@@ -206,8 +206,6 @@ fn fate(settings: &PlanSettings, now: DateTime<Utc>, key: &str, storage: Storage
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1000))]
-
     #[test]
     fn each_listed_object_is_in_exactly_one_batch_or_left_for_its_reason(settings in any_settings(), listing in any_listing()) {
         let now = time("2019-09-14T12:00:00Z");
