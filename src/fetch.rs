@@ -398,3 +398,59 @@ fn concerns_one(failure: &Failure) -> bool {
         | Kind::NoAnswer => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crc_fast::{checksum, checksum_combine};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NVME: CrcAlgorithm = CrcAlgorithm::Crc64Nvme;
+
+    /// CRC64NVME bit by bit, as its specification writes it: reflected, all ones before and after.
+    fn bit_by_bit(bytes: &[u8]) -> u64 {
+        !bytes.iter().fold(u64::MAX, |crc, byte| {
+            (0..8).fold(crc ^ u64::from(*byte), |crc, _| {
+                (crc >> 1) ^ if crc & 1 == 1 { 0x9A6C_9329_AC4B_C9B5 } else { 0 }
+            })
+        })
+    }
+
+    fn pieces() -> impl Strategy<Value = Vec<Vec<u8>>> {
+        let piece = prop_oneof![
+            prop::collection::vec(any::<u8>(), 0..40),
+            (any::<u8>(), 0_usize..600).prop_map(|(byte, n)| vec![byte; n])
+        ];
+        prop::collection::vec(piece, 0..6)
+    }
+
+    proptest! {
+        #[test]
+        fn the_crc_of_pieces_combined_or_fed_one_by_one_is_that_of_the_whole(pieces in pieces()) {
+            let whole = pieces.concat();
+            let mut digest = Digest::new(NVME);
+            for piece in &pieces {
+                digest.update(piece);
+            }
+            let combined = pieces.iter().fold(0, |crc, piece| {
+                checksum_combine(NVME, crc, checksum(NVME, piece), piece.len() as u64)
+            });
+            prop_assert_eq!(checksum(NVME, &whole), bit_by_bit(&whole));
+            prop_assert_eq!(digest.finalize(), bit_by_bit(&whole));
+            prop_assert_eq!(combined, bit_by_bit(&whole));
+        }
+
+        /// Nobody computes terabytes whole: there, combining must not depend on what is combined first.
+        #[test]
+        fn combining_does_not_depend_on_its_order_up_to_the_largest_object(
+            [old, first, second] in any::<[u64; 3]>(),
+            lengths in (0_u64..27_000_000_000_000, 0_u64..27_000_000_000_000),
+        ) {
+            let from_the_left = checksum_combine(NVME, checksum_combine(NVME, old, first, lengths.0), second, lengths.1);
+            let from_the_right = checksum_combine(NVME, first, second, lengths.1);
+            let from_the_right = checksum_combine(NVME, old, from_the_right, lengths.0 + lengths.1);
+            prop_assert_eq!(from_the_left, from_the_right);
+        }
+    }
+}

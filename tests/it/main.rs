@@ -8,4 +8,5 @@ mod faults;
 mod network;
 mod pieces;
 mod readme;
+mod sources;
 mod sso;
