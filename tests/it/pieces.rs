@@ -15,15 +15,11 @@ const ATTEMPTS: u64 = 9;
 
 /// Short lines that say whose they are; the last one lacks its newline.
 fn lines(name: &str, length: usize) -> String {
-    let mut text = String::with_capacity(length + 1000);
-    for number in 0_u64.. {
-        text += &format!("{name} {number:0>990}\n");
-        if text.len() >= length {
-            break;
-        }
-    }
-    text.truncate(length);
-    text
+    let mut lines = String::with_capacity(length + 1000);
+    let numbered = (0_u64..).map(|number| format!("{name} {number:0>990}\n"));
+    lines.extend(numbered.take(length / 990 + 1));
+    lines.truncate(length);
+    lines
 }
 
 /// Log objects in the order of their keys, of so many MiB; `BROKEN` is the second.
