@@ -5,4 +5,8 @@ mod binary;
 mod commit;
 mod everyday;
 mod faults;
+mod network;
+mod pieces;
 mod readme;
+mod sources;
+mod sso;
