@@ -93,6 +93,8 @@ pub struct Manifest {
     pub merged: Arc<[Source]>,
     /// All others.
     pub foreign: Arc<[Block]>,
+    /// Ids of uploads under the rollup's key that can never be completed once the batch is committed.
+    pub uploads: Vec<String>,
 }
 
 /// Why a manifest cannot be used. It is left alone, and its rollup fails.
@@ -120,8 +122,9 @@ pub fn encode(
     scope: Scope<'_>,
     merged: &[Arc<[Source]>],
     foreign: &[Block],
+    uploads: &[String],
 ) -> Vec<u8> {
-    let document = Document { rollup, base, scope, merged, foreign };
+    let document = Document { rollup, base, scope, merged, foreign, uploads };
     serde_json::to_vec(&document).expect("strings and numbers only")
 }
 
@@ -131,15 +134,19 @@ struct Document<'a> {
     scope: Scope<'a>,
     merged: &'a [Arc<[Source]>],
     foreign: &'a [Block],
+    uploads: &'a [String],
 }
 
 impl Serialize for Document<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(4))?;
+        let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("version", &VERSION)?;
         map.serialize_entry("rollup", self.rollup)?;
         map.serialize_entry("base", &self.base.map(ToString::to_string))?;
         map.serialize_entry("merged", &Blocks(self))?;
+        if !self.uploads.is_empty() {
+            map.serialize_entry("uploads", self.uploads)?;
+        }
         map.end()
     }
 }
@@ -186,6 +193,8 @@ struct Read {
     rollup: String,
     base: Option<String>,
     merged: Vec<ReadBlock>,
+    #[serde(default)]
+    uploads: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -223,7 +232,8 @@ pub fn decode(bytes: &[u8], rollup: &str, scope: Scope<'_>) -> Result<Manifest, 
             foreign.push(Block { bucket, objects: others.into() });
         }
     }
-    Ok(Manifest { base: read.base.as_deref().map(ETag::new), merged: merged.into(), foreign: foreign.into() })
+    let base = read.base.as_deref().map(ETag::new);
+    Ok(Manifest { base, merged: merged.into(), foreign: foreign.into(), uploads: read.uploads })
 }
 
 #[cfg(test)]
@@ -241,9 +251,10 @@ mod tests {
         let merged = [Arc::from([source("web/a\n\"ü")]), Arc::from([source("web/b"), source("other/c")])];
         let foreign = [Block { bucket: "elsewhere".into(), objects: Arc::from([source("web/d")]) }];
         let base = ETag::new("abc-3");
-        let bytes = encode("r", Some(&base), SCOPE, &merged, &foreign);
+        let bytes = encode("r", Some(&base), SCOPE, &merged, &foreign, &[String::from("u\n1")]);
         let read = decode(&bytes, "r", SCOPE).expect("it was written just now");
         assert_eq!(read.base, Some(base));
+        assert_eq!(read.uploads, ["u\n1"]);
         assert_eq!(*read.merged, [source("web/a\n\"ü"), source("web/b")]);
         let others: Vec<_> = read.foreign.iter().map(|b| (&*b.bucket, b.objects.len())).collect();
         assert_eq!(others, [("logs", 1), ("elsewhere", 1)]);
@@ -251,7 +262,7 @@ mod tests {
 
     #[test]
     fn what_is_not_a_manifest_of_this_rollup_and_version_is_refused() {
-        let good = encode("r", None, SCOPE, &[], &[]);
+        let good = encode("r", None, SCOPE, &[], &[], &[]);
         assert!(matches!(decode(&good, "other", SCOPE), Err(Unreadable::Misplaced(_))));
         assert!(matches!(decode(&good[..good.len() - 1], "r", SCOPE), Err(Unreadable::Damaged(_))));
         assert!(matches!(decode(b"{\"version\":2}", "r", SCOPE), Err(Unreadable::Version(2))));

@@ -25,7 +25,7 @@ use crate::manifest::{self, BatchId};
 use crate::parts;
 use crate::period::Period;
 use crate::plan::{Batch, BatchEnd, Planner, Reason, Tally};
-use crate::probe::probe;
+use crate::probe;
 use crate::protocol::Policy;
 use crate::report::{Count, Ending, Report};
 use crate::rollup::{Mailbox, OLD_BYTES, Outcome, Rollup, Shared, Trouble};
@@ -170,6 +170,7 @@ fn shared(config: &Config, stores: &Stores, seed: u64, stop: watch::Receiver<boo
         report: RefCell::new(Report { dry_run: config.dry_run, ..Report::default() }),
         stop,
         warned_of_versions: Cell::new(false),
+        uploads_unlisted: Cell::new(false),
         room: Notify::new(),
     }
 }
@@ -212,7 +213,11 @@ impl Pass<'_> {
         if self.config.dry_run {
             return self.dry_run(lister).await;
         }
-        let pending = self.list_manifests().await?;
+        let (pending, abandoned) = self.list_manifests().await?;
+        if !abandoned.is_empty() {
+            let Shared { destination, destination_prefix, .. } = self.shared;
+            probe::remove_abandoned(destination, destination_prefix, &abandoned, self.surroundings.now).await;
+        }
         if !pending.is_empty() {
             self.probe().await?;
             self.settle(&pending, &mut lister.given_up).await?;
@@ -272,15 +277,17 @@ impl Pass<'_> {
     async fn probe(&self) -> Result<(), Error> {
         let id = BatchId::fresh(&mut self.shared.random.borrow_mut());
         let Shared { destination, destination_prefix, .. } = self.shared;
-        let capabilities = probe(destination, destination_prefix, id, self.config.assume_no_overlap).await?;
+        let capabilities = probe::probe(destination, destination_prefix, id, self.config.assume_no_overlap).await?;
         self.shared.checksummed_copies.set(capabilities.checksummed_copies);
         Ok(())
     }
 
-    async fn list_manifests(&self) -> Result<Pending, Failure> {
+    /// The manifests that are there, and what probes of killed passes left.
+    async fn list_manifests(&self) -> Result<(Pending, Vec<store::Object>), Failure> {
         let Shared { destination, destination_prefix, .. } = self.shared;
         let prefix = format!("{destination_prefix}{}", manifest::FOLDER);
         let mut pending = Pending::new();
+        let mut abandoned = Vec::new();
         let mut start = Start::First;
         loop {
             let page = destination.list(&prefix, &start).await?;
@@ -289,12 +296,14 @@ impl Pass<'_> {
                     && let Some(rollup) = RollupName::parse(rollup)
                 {
                     pending.entry(rollup).or_default().push((batch, object.etag));
+                } else if probe::is_abandoned(destination_prefix, &object, self.surroundings.now) {
+                    abandoned.push(object);
                 }
             }
             match page.next.map(Start::Token) {
                 Some(next) if next == start => return Err(destination.does_not_advance(&prefix)),
                 Some(next) => start = next,
-                None => return Ok(pending),
+                None => return Ok((pending, abandoned)),
             }
         }
     }

@@ -187,7 +187,8 @@ pub enum Answer<W: World> {
     Manifest(Manifest<W>),
     /// To `ReadOld`: it was read.
     Read,
-    /// To `ReadOld`, `Commit`: R is not what it was (404, 409, 412), surely not applied by this request.
+    /// To `ReadOld`, `Commit`: R is not what it was (404, 409, 412), surely not applied by this request. To `Gather`:
+    /// somebody has ended the upload, most likely because R has moved on.
     Changed,
     /// To `Gather`: the body is ready.
     Gathered {
@@ -349,6 +350,8 @@ enum Ahead<W: World> {
     Nothing,
     Gathering(Attempt<W>),
     Gathered(Attempt<W>),
+    /// Its upload is gone: to be read again.
+    Lost(Offer<W>),
     Failed,
 }
 
@@ -447,6 +450,7 @@ impl<W: World> Machine<W> {
         };
         let ahead = match &self.ahead {
             Ahead::Gathering(a) | Ahead::Gathered(a) => a.sources.len(),
+            Ahead::Lost(offer) => offer.sources.len(),
             Ahead::Nothing | Ahead::Failed => 0,
         };
         let swept = self.sweeps.iter().flat_map(|sweep| &sweep.sources).map(|list| list.len()).sum::<usize>();
@@ -819,6 +823,11 @@ impl<W: World> Machine<W> {
             && attempt.batch == batch
         {
             let Ahead::Gathering(attempt) = mem::replace(&mut self.ahead, Ahead::Nothing) else { return };
+            if answer == Answer::Changed {
+                self.discard(batch);
+                self.ahead = Ahead::Lost(attempt.offer);
+                return;
+            }
             self.ahead = match Self::read(attempt, answer) {
                 Ok(Some(attempt)) => Ahead::Gathered(attempt),
                 Ok(None) => {
@@ -835,6 +844,9 @@ impl<W: World> Machine<W> {
         let Step::Gather(attempt) = mem::replace(&mut self.step, Step::Idle) else {
             unreachable!("{batch:?} is not being gathered");
         };
+        if answer == Answer::Changed {
+            return self.plan_anew(attempt, false);
+        }
         match Self::read(attempt, answer) {
             Ok(Some(attempt)) => self.check(attempt),
             Ok(None) => self.discard(batch),
@@ -968,6 +980,7 @@ impl<W: World> Machine<W> {
             Ahead::Nothing => {}
             Ahead::Gathering(next) => self.step = Step::Gather(next),
             Ahead::Gathered(next) => self.check(next),
+            Ahead::Lost(offer) => self.offers.push_front(offer),
             Ahead::Failed => self.fail(Failure::Request),
         }
     }
@@ -994,6 +1007,7 @@ impl<W: World> Machine<W> {
                 self.discard(attempt.batch);
                 self.offers.push_front(attempt.offer);
             }
+            Ahead::Lost(offer) => self.offers.push_front(offer),
             Ahead::Nothing => {}
             Ahead::Failed => self.fail(Failure::Request),
         }

@@ -5,6 +5,7 @@
 
 mod commit;
 mod gather;
+mod leftovers;
 mod look;
 mod mailbox;
 mod remove;
@@ -113,6 +114,12 @@ pub struct Rollup<'p> {
     trouble: RefCell<Option<Trouble>>,
     /// R stands in a versioned bucket.
     versioned: Cell<bool>,
+    /// The uploads under R's key were looked for.
+    uploads_listed: Cell<bool>,
+    /// Those that were found, by their ids.
+    uploads: RefCell<Vec<String>>,
+    /// Those that the manifest of the batch being committed names.
+    doomed: RefCell<Vec<String>>,
 }
 
 type Performed<'r> = LocalBoxFuture<'r, (Slot<S3>, Option<Answer<S3>>)>;
@@ -136,6 +143,9 @@ impl<'p> Rollup<'p> {
             doubtful: RefCell::default(),
             trouble: RefCell::default(),
             versioned: Cell::new(false),
+            uploads_listed: Cell::new(false),
+            uploads: RefCell::default(),
+            doomed: RefCell::default(),
         }
     }
 

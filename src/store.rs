@@ -27,7 +27,7 @@ pub use failure::{Failure, Kind};
 pub use list::{Object, Page, Start};
 pub use read::{Attributes, Head};
 pub use traffic::{Counts, Operation, Traffic};
-pub use uploads::Part;
+pub use uploads::{Begun, Part};
 pub use write::{Condition, crc_header};
 
 /// Attempts at one request. With full jitter on 0.1 s doubling up to 10 s they last about 20 s.

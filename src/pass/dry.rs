@@ -50,7 +50,7 @@ impl Planned {
 impl Pass<'_> {
     /// Lists and plans, and says what a run with the same settings would do.
     pub(super) async fn dry_run(&self, lister: &mut Lister<'_>) -> Result<(), Error> {
-        let pending = self.list_manifests().await?;
+        let (pending, _) = self.list_manifests().await?;
         let mut heads = FuturesUnordered::new();
         let mut estimate = Estimated::default();
         let mut current: Option<Planned> = None;

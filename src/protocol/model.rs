@@ -331,6 +331,8 @@ impl State {
                 self.manifests.get(&batch).map_or(missing, |manifest| Answer::Manifest((**manifest).clone()))
             }
             Request::ReadOld { etag, .. } => self.read_old(at, etag),
+            // Somebody has aborted the upload.
+            Request::Gather { .. } if fate == Fate::Lost => Answer::Changed,
             Request::Gather { batch, sources, old } => return Ok(self.gather(at, task, batch, &sources, &old)),
             Request::CheckKept(sources) => {
                 Answer::Gone(sources.iter().filter(|source| self.present & bit(**source) == 0).copied().collect())
@@ -494,6 +496,7 @@ impl State {
 
 fn fates(request: &Request<Model>) -> &'static [Fate] {
     match request {
+        Request::Gather { .. } => &[Fate::Answered, Fate::Lost],
         Request::PutManifest { .. } | Request::DeleteSources(_) => &[Fate::Answered, Fate::AnswerLost, Fate::Lost],
         Request::Commit { .. } => &[Fate::Answered, Fate::AnswerLost, Fate::Lost, Fate::Delayed],
         _ => &[Fate::Answered],

@@ -7,6 +7,7 @@ use crc_fast::{CrcAlgorithm, checksum, checksum_combine};
 use futures::stream::{self, StreamExt};
 
 use super::gather::{Gatherer, Ready};
+use super::leftovers::abort;
 use super::{Rollup, S3, SIDE_REQUESTS};
 use crate::fetch::{Body, Upload};
 use crate::manifest::{self, BatchId};
@@ -69,8 +70,10 @@ impl Rollup<'_> {
 
     pub(super) async fn put_manifest(&self, batch: BatchId, written: &protocol::Manifest<S3>) -> Answer<S3> {
         let protocol::Manifest { base, merged, foreign } = written;
+        let uploads = self.uploads.borrow().clone();
         let body: Bytes =
-            manifest::encode(self.name.as_str(), base.as_ref(), self.shared.scope(), merged, foreign).into();
+            manifest::encode(self.name.as_str(), base.as_ref(), self.shared.scope(), merged, foreign, &uploads).into();
+        self.doomed.replace(uploads);
         let crc = checksum(CrcAlgorithm::Crc64Nvme, &body);
         let key = self.manifest_key(batch);
         match self.shared.destination.put(&key, &body, crc, &Condition::Absent, None).await {
@@ -129,6 +132,7 @@ impl Rollup<'_> {
                 self.open_line.set(false);
                 let size = before.size + gathered.added;
                 self.head.replace(Some(Head::written(etag.clone(), size, crc, upload.attributes.clone())));
+                self.moved(base.as_ref(), &etag).await;
                 Answer::Committed(etag)
             }
             Err(failure) => match failure.kind {
@@ -190,10 +194,8 @@ impl Rollup<'_> {
         // Nobody listens where the reading has ended.
         let _ = cancel.send(true);
         let _ = done.await;
-        if let Some(id) = upload.id.get()
-            && let Err(failure) = upload.to.abort(&upload.key, id).await
-        {
-            tracing::warn!("an unfinished upload stays behind, a lifecycle rule will remove it: {failure}");
+        if let Some(id) = upload.id.get() {
+            abort(&upload.to, &upload.key, id).await;
         }
         Answer::Done
     }

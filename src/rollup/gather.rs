@@ -13,7 +13,7 @@ use crate::parts;
 use crate::protocol::{Answer, Old, Slot};
 use crate::report::Count;
 use crate::source::Source;
-use crate::store::Kind;
+use crate::store::{Kind, Operation};
 
 /// A body on its way from `Gather` to `Commit`.
 pub(super) struct Gatherer {
@@ -86,6 +86,13 @@ impl Rollup<'_> {
         expected: u64,
         mut cancelled: watch::Receiver<bool>,
     ) -> Option<Answer<S3>> {
+        if job.upload.copies || expected >= job.upload.layout.part {
+            tokio::select! {
+                biased;
+                _ = cancelled.wait_for(|cancelled| *cancelled) => return None,
+                () = self.list_uploads() => {}
+            }
+        }
         let wanted = u32::try_from(expected).unwrap_or(u32::MAX).min(self.shared.window);
         let permit = tokio::select! {
             biased;
@@ -111,6 +118,13 @@ impl Rollup<'_> {
                     gatherer.ready = Some(Ready { gathered, count, memory });
                 }
                 Some(Answer::Gathered { left, added })
+            }
+            // Somebody has aborted the upload, knowing that it could not be completed.
+            Err(Ended::Failed(failure))
+                if failure.kind == Kind::Missing && failure.operation == Operation::UploadPart =>
+            {
+                tracing::debug!("planning anew: {failure}");
+                Some(Answer::Changed)
             }
             Err(Ended::Failed(failure)) => Some(self.failed(failure)),
             Err(Ended::Cancelled) => None,

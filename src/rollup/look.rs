@@ -103,6 +103,7 @@ impl Rollup<'_> {
         match manifest::decode(&bytes, self.name.as_str(), self.shared.scope()) {
             Ok(read) => {
                 self.forget_denial();
+                self.moved_by(batch, &read).await;
                 Answer::Manifest(protocol::Manifest {
                     base: read.base,
                     merged: vec![read.merged],

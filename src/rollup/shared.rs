@@ -43,6 +43,8 @@ pub struct Shared {
     pub stop: watch::Receiver<bool>,
     /// The warning about versions was given.
     pub warned_of_versions: Cell<bool>,
+    /// The store does not list uploads, or not for us.
+    pub uploads_unlisted: Cell<bool>,
     /// Told whenever a rollup may take another batch.
     pub room: Notify,
 }

@@ -142,6 +142,8 @@ fn kind(operation: Operation, status: u16, code: Option<&str>, region: Option<St
         ("SlowDown" | "RequestLimitExceeded" | "ThrottlingException" | "Throttling", _) | (_, 429 | 503) => {
             Kind::Throttled
         }
+        // Asked again, the store still would not know how.
+        ("NotImplemented", _) | (_, 501) => Kind::Refused,
         ("RequestTimeout", _) => Kind::NoAnswer,
         ("BadDigest" | "InvalidDigest" | "XAmzContentChecksumMismatch", _) => Kind::Checksum,
         // A multipart upload that S3 itself cannot finish answers 200 with an error in the body.

@@ -1,6 +1,8 @@
 //! Listings: which objects are there.
 
+use aws_sdk_s3::primitives;
 use aws_sdk_s3::types::{EncodingType, ObjectStorageClass};
+use chrono::{DateTime, Utc};
 use percent_encoding::percent_decode_str;
 
 use super::{ATTEMPT, Failure, Kind, Operation, Store};
@@ -29,6 +31,8 @@ pub struct Object {
     pub size: u64,
     /// Can it be read?
     pub storage: Storage,
+    /// When it was written, by the store's clock.
+    pub modified: Option<DateTime<Utc>>,
 }
 
 impl Object {
@@ -92,8 +96,7 @@ impl Store {
 }
 
 fn listed(object: aws_sdk_s3::types::Object, encoded: bool) -> Option<Object> {
-    let key = object.key?;
-    let key = if encoded { percent_decode_str(&key.replace('+', " ")).decode_utf8().ok()?.into_owned() } else { key };
+    let key = decoded(object.key?, encoded)?;
     // A listing does not show what Intelligent-Tiering has archived; the GET will.
     let class = object.storage_class.as_ref().map(ObjectStorageClass::as_str);
     Some(Object {
@@ -101,5 +104,15 @@ fn listed(object: aws_sdk_s3::types::Object, encoded: bool) -> Option<Object> {
         etag: ETag::new(object.e_tag.as_deref()?),
         size: u64::try_from(object.size?).ok()?,
         storage: Storage::of_class(class, false),
+        modified: object.last_modified.as_ref().and_then(time),
     })
+}
+
+/// A key of a listing; `None` where it is not UTF-8.
+pub(super) fn decoded(key: String, encoded: bool) -> Option<String> {
+    if encoded { Some(percent_decode_str(&key.replace('+', " ")).decode_utf8().ok()?.into_owned()) } else { Some(key) }
+}
+
+pub(super) fn time(time: &primitives::DateTime) -> Option<DateTime<Utc>> {
+    DateTime::from_timestamp(time.secs(), time.subsec_nanos())
 }

@@ -20,12 +20,13 @@ pub enum Operation {
     UploadPartCopy,
     CompleteMultipartUpload,
     AbortMultipartUpload,
+    ListMultipartUploads,
     DeleteObject,
     DeleteObjects,
 }
 
 impl Operation {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::ListObjectsV2,
         Self::GetObject,
         Self::HeadObject,
@@ -36,6 +37,7 @@ impl Operation {
         Self::UploadPartCopy,
         Self::CompleteMultipartUpload,
         Self::AbortMultipartUpload,
+        Self::ListMultipartUploads,
         Self::DeleteObject,
         Self::DeleteObjects,
     ];
@@ -57,6 +59,7 @@ impl Operation {
                 "s3:PutObject (and kms:GenerateDataKey and kms:Decrypt, where the bucket is encrypted with KMS)"
             }
             Self::AbortMultipartUpload => "s3:AbortMultipartUpload",
+            Self::ListMultipartUploads => "s3:ListBucketMultipartUploads",
             Self::DeleteObject | Self::DeleteObjects => "s3:DeleteObject",
         }
     }
@@ -68,7 +71,7 @@ impl Operation {
     }
 
     pub(super) fn writes(self) -> bool {
-        !self.reads_an_object() && self != Self::ListObjectsV2
+        !self.reads_an_object() && !matches!(self, Self::ListObjectsV2 | Self::ListMultipartUploads)
     }
 }
 

@@ -3,13 +3,28 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumType, CompletedMultipartUpload, CompletedPart, StorageClass};
+use aws_sdk_s3::types::{
+    ChecksumAlgorithm, ChecksumType, CompletedMultipartUpload, CompletedPart, EncodingType, StorageClass,
+};
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
+use super::list::{decoded, time};
 use super::write::metadata;
 use super::{ATTEMPT, Attributes, Condition, Failure, Kind, LONG_ATTEMPT, Operation, SLOWEST, Store, crc_header};
 use crate::source::ETag;
+
+/// An upload in progress, as a listing shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Begun {
+    /// The key of the object to be.
+    pub key: String,
+    /// The upload's id.
+    pub id: String,
+    /// When it was begun, by the store's clock.
+    pub at: Option<DateTime<Utc>>,
+}
 
 /// A part that was sent or copied.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +66,23 @@ impl Store {
             created.upload_id.ok_or_else(|| {
                 self.broken(Kind::NoAnswer, Operation::CreateMultipartUpload, Some(key), "the upload id is missing")
             })
+        })
+        .await
+    }
+
+    /// The uploads in progress under a prefix, in the order of their keys; the first 1,000 where there are more.
+    pub async fn uploads(&self, prefix: &str) -> Result<Vec<Begun>, Failure> {
+        let operation = Operation::ListMultipartUploads;
+        self.ask(operation, None, ATTEMPT, async || {
+            let request = self.client.list_multipart_uploads().bucket(&*self.bucket).prefix(prefix);
+            let page = request.encoding_type(EncodingType::Url).send().await;
+            let page = page.map_err(|e| self.failure(e, operation, None))?;
+            let encoded = page.encoding_type == Some(EncodingType::Url);
+            let uploads = page.uploads.unwrap_or_default().into_iter().filter_map(|upload| {
+                let at = upload.initiated.as_ref().and_then(time);
+                Some(Begun { key: decoded(upload.key?, encoded)?, id: upload.upload_id?, at })
+            });
+            Ok(uploads.collect())
         })
         .await
     }

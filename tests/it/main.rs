@@ -5,4 +5,5 @@ mod binary;
 mod commit;
 mod everyday;
 mod faults;
+mod leftovers;
 mod readme;
