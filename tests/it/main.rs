@@ -7,3 +7,4 @@ mod everyday;
 mod faults;
 mod leftovers;
 mod readme;
+mod secrets;
