@@ -3,6 +3,7 @@
 //! A request is one attempt after another until it succeeds, is refused for good, or has been tried
 //! nine times. What a refusal means for a rollup is not decided here.
 
+mod bounded;
 mod connect;
 mod delete;
 mod failure;

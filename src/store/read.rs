@@ -123,10 +123,16 @@ impl Store {
             let request = self.client.get_object().bucket(&*self.bucket).key(key);
             let object = request.checksum_mode(ChecksumMode::Enabled).send().await;
             let object = object.map_err(|e| self.failure(e, Operation::GetObject, Some(key)))?;
+            let broken = |kind, what: &str| self.broken(kind, Operation::GetObject, Some(key), what);
             let length = object.content_length.and_then(|length| u64::try_from(length).ok());
-            let body = self.body(key, object.body, length.unwrap_or(LARGEST_MANIFEST)).await?;
-            if length.is_some_and(|length| length != body.len() as u64) {
-                return Err(self.broken(Kind::Damaged, Operation::GetObject, Some(key), "the body broke off"));
+            let length = length.ok_or_else(|| broken(Kind::NoAnswer, "the answer does not say how long it is"))?;
+            if length > LARGEST_MANIFEST {
+                let what = format!("it is {length} bytes long, and {LARGEST_MANIFEST} are the most that is read");
+                return Err(broken(Kind::Refused, &what));
+            }
+            let body = self.body(key, object.body, length).await?;
+            if length != body.len() as u64 {
+                return Err(broken(Kind::Damaged, "the body broke off"));
             }
             Ok(body)
         })

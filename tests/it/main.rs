@@ -3,6 +3,7 @@
 mod bench;
 mod binary;
 mod commit;
+mod endless;
 mod everyday;
 mod faults;
 mod leftovers;
