@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Deserialize, Serialize, Serializer};
 
+use crate::shown::shown;
 use crate::source::{ETag, Source};
 
 /// The only version so far. Another one is refused: its entries could mean something else.
@@ -104,10 +105,10 @@ pub enum Unreadable {
     #[error("it has version {0}, and this program reads version {VERSION}: use the version that wrote it")]
     Version(u32),
     /// Not a manifest, or cut.
-    #[error("it is damaged ({0})")]
+    #[error("it is damaged ({})", shown(&.0.to_string()))]
     Damaged(#[from] serde_json::Error),
     /// Of another rollup than its key says.
-    #[error("it belongs to the rollup {0:?}")]
+    #[error("it belongs to the rollup {}", shown(.0))]
     Misplaced(String),
 }
 

@@ -29,6 +29,7 @@ use crate::probe;
 use crate::protocol::Policy;
 use crate::report::{Count, Ending, Report};
 use crate::rollup::{Mailbox, OLD_BYTES, Outcome, Rollup, Shared, Trouble};
+use crate::shown::shown;
 use crate::source::ETag;
 use crate::store::{self, Counts, Failure, Page, SdkConfig, Start, Store, Traffic};
 
@@ -317,8 +318,9 @@ impl Pass<'_> {
         let own = own.into_iter().filter(|(name, _)| self.config.shard.takes(name));
         if let Some((name, _)) = other.first() {
             tracing::warn!(
-                "manifests of another level or template are pending, such as {name}'s: they are settled first. Never run \
-                 two layouts side by side"
+                "manifests of another level or template are pending, such as {}'s: they are settled first. Never run \
+                 two layouts side by side",
+                shown(name.as_str())
             );
         }
         let rollups = own.chain(other).map(|(name, listed)| {
@@ -350,7 +352,8 @@ impl Pass<'_> {
             _ if moved > 0 => format!("{moved} of them"),
             _ => return None,
         };
-        Some(Error::Unsettled { rollup: name.key(&self.shared.destination_prefix), why })
+        let rollup = shown(&name.key(&self.shared.destination_prefix)).to_string();
+        Some(Error::Unsettled { rollup, why })
     }
 
     /// Would this run put the source into that rollup?
@@ -365,7 +368,7 @@ impl Pass<'_> {
     fn conclude(&self, outcome: Outcome, given_up: &mut HashSet<RollupName>) -> Result<(), Failure> {
         let Some(trouble) = outcome.trouble else { return Ok(()) };
         let key = outcome.name.key(&self.shared.destination_prefix);
-        tracing::error!(rollup = %key, "the rollup is given up in this pass: {trouble}");
+        tracing::error!(rollup = %shown(&key), "the rollup is given up in this pass: {trouble}");
         self.shared.report.borrow_mut().fail(&key, &trouble.to_string());
         given_up.insert(outcome.name);
         match trouble {

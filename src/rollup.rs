@@ -31,6 +31,7 @@ use crate::manifest::{BatchId, Block};
 use crate::plan::{Batch, KeyRange};
 use crate::protocol::{self, Answer, Machine, Offer, Request, Slot, Sources, World};
 use crate::report::Count;
+use crate::shown::shown;
 use crate::source::{ETag, Source};
 use crate::store::{Failure, Head, Kind};
 
@@ -185,13 +186,13 @@ impl<'p> Rollup<'p> {
             protocol::Failure::Contended => Trouble::Other(format!(
                 "s3://{}/{} was changed by somebody else at every attempt: run again when no other run works on it",
                 self.shared.destination.bucket(),
-                self.key
+                shown(&self.key)
             )),
             protocol::Failure::OnlyCopy => Trouble::Other(format!(
                 "the sources of s3://{}/{} were deleted, so it is the only copy of their lines, and ROLLUP_OVERWRITE would \
                  destroy them: move the rollup away first, or run without it",
                 self.shared.destination.bucket(),
-                self.key
+                shown(&self.key)
             )),
             protocol::Failure::TooManyKept => Trouble::Other(format!(
                 "with ROLLUP_KEEP a rollup remembers at most {} sources, and this one has more: run once without it, or \

@@ -11,6 +11,7 @@ use crate::manifest::{self, BatchId};
 use crate::parts;
 use crate::plan::Batch;
 use crate::report::{Count, Estimate};
+use crate::shown::shown;
 use crate::source::Source;
 use crate::store::{DELETE_KEYS, Failure, Kind, Operation};
 
@@ -154,7 +155,7 @@ impl Pass<'_> {
             Some(_) => "would be appended to",
         };
         if !planned.batches.is_empty() {
-            tracing::info!(rollup = %rollup.escape_debug(), objects, bytes, "{what}");
+            tracing::info!(rollup = %shown(&rollup), objects, bytes, "{what}");
         }
         if keep {
             report.kept += objects;

@@ -13,6 +13,7 @@ use crate::fetch::{Body, Upload};
 use crate::manifest::{self, BatchId};
 use crate::protocol::{self, Answer, Base};
 use crate::report::Count;
+use crate::shown::shown;
 use crate::source::ETag;
 use crate::store::{Condition, Failure, Head, Kind, Part};
 
@@ -51,7 +52,7 @@ impl Rollup<'_> {
     }
 
     fn count_commit(&self, added: Count, change: Change) {
-        tracing::info!(rollup = %self.key.escape_debug(), objects = added.objects, bytes = added.bytes, "{change}");
+        tracing::info!(rollup = %shown(&self.key), objects = added.objects, bytes = added.bytes, "{change}");
         if matches!(change, Change::Appended | Change::Replaced) && self.versioned.get() {
             self.shared.warn_of_versions();
         }
@@ -102,7 +103,7 @@ impl Rollup<'_> {
             return self.failed_because(format!(
                 "the bytes read of s3://{}/{} are not those of its checksum",
                 self.shared.destination.bucket(),
-                self.key
+                shown(&self.key)
             ));
         };
         let crc = before.crc.map(|old| match before.size {

@@ -12,6 +12,7 @@ use crate::manifest::BatchId;
 use crate::parts;
 use crate::protocol::{Answer, Old, Slot};
 use crate::report::Count;
+use crate::shown::shown;
 use crate::source::Source;
 use crate::store::{Kind, Operation};
 
@@ -49,7 +50,7 @@ impl Rollup<'_> {
                 "s3://{}/{} would be larger than S3 allows an object to be (48.8 TiB in 10,000 parts): use a smaller \
                  ROLLUP_LEVEL",
                 self.shared.destination.bucket(),
-                self.key
+                shown(&self.key)
             );
             return Box::pin(async move { (slot, Some(self.failed_because(why))) });
         };
@@ -140,7 +141,7 @@ impl Rollup<'_> {
                 Kind::Condition => "replaced since they were listed",
                 Kind::Archived => "archived, to be restored first",
                 _ => {
-                    tracing::warn!(%key, "a source cannot be read and is left: {failure}");
+                    tracing::warn!(key = %shown(key), "a source cannot be read and is left: {failure}");
                     report.troubled += 1;
                     "unreadable"
                 }

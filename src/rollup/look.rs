@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{OLD_BYTES, Rollup, S3, Trouble};
 use crate::manifest::{self, BatchId};
 use crate::protocol::{self, Answer, Object};
+use crate::shown::shown;
 use crate::source::ETag;
 use crate::store::{self, Kind};
 
@@ -32,7 +33,7 @@ impl Rollup<'_> {
                 "s3://{}/{} is archived, and nothing can be appended to it: restore it and copy it back to a class that \
                  can be read, or move it away",
                 self.shared.destination.bucket(),
-                self.key
+                shown(&self.key)
             ));
         }
         if head.tags > 0 {
@@ -49,8 +50,8 @@ impl Rollup<'_> {
                 return self.failed_because(format!(
                     "the metadata of s3://{}/{} names a batch that no version of this program has written ({})",
                     self.shared.destination.bucket(),
-                    self.key,
-                    text.escape_debug()
+                    shown(&self.key),
+                    shown(text)
                 ));
             }
         };
@@ -111,9 +112,10 @@ impl Rollup<'_> {
                 })
             }
             Err(unreadable) => self.failed_because(format!(
-                "the manifest s3://{}/{key} cannot be used: {unreadable}. It says which sources are in the rollup \
+                "the manifest s3://{}/{} cannot be used: {unreadable}. It says which sources are in the rollup \
                  already, so nothing of this rollup was touched",
-                self.shared.destination.bucket()
+                self.shared.destination.bucket(),
+                shown(&key)
             )),
         }
     }

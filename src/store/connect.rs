@@ -17,6 +17,7 @@ use aws_smithy_runtime_api::client::http::SharedHttpClient;
 
 use super::bounded::BoundedAnswers;
 use crate::error::Error;
+use crate::shown::shown;
 
 /// How long a connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -51,7 +52,7 @@ async fn look_for_credentials(config: &SdkConfig) -> Result<(), Error> {
         Ok(Err(error)) => {
             let chain = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
             let whys: Vec<_> = chain.map(ToString::to_string).collect();
-            Err(Error::NoCredentials(whys.join(": ")))
+            Err(Error::NoCredentials(shown(&whys.join(": ")).to_string()))
         }
         Err(_) => Err(Error::NoCredentials(format!("none after {} s", CREDENTIALS.as_secs()))),
     }

@@ -7,6 +7,7 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 use super::Operation;
+use crate::shown::shown;
 
 /// A request that did not succeed.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -110,7 +111,7 @@ impl Failure {
             bucket: bucket.to_owned(),
             key: key.map(ToOwned::to_owned),
             ambiguous: false,
-            detail: printable(detail),
+            detail: shown(detail).to_string(),
         }
     }
 
@@ -170,23 +171,19 @@ fn innermost(error: &(dyn StdError + 'static)) -> String {
     chain(error).last().map_or_else(String::new, ToString::to_string)
 }
 
-/// Text from the network on one line, without control characters, and of bounded length: it ends in logs and terminals.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(500).collect()
-}
-
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { kind, operation, bucket, key, detail, .. } = self;
         write!(f, "{operation} s3://{bucket}")?;
         if let Some(key) = key {
-            write!(f, "/{}", key.escape_debug())?;
+            write!(f, "/{}", shown(key))?;
         }
         write!(f, " failed: {detail}")?;
         match kind {
             Kind::Denied => write!(f, "; allow {} there", operation.action()),
             Kind::NoSuchBucket => write!(f, "; check the bucket's name, its account and the endpoint"),
             Kind::Elsewhere(Some(region)) => {
+                let region = shown(region);
                 write!(f, "; the bucket {bucket} is in the region {region}: set AWS_REGION={region}")
             }
             Kind::Elsewhere(None) => write!(f, "; the bucket {bucket} is in another region: set AWS_REGION to it"),

@@ -6,6 +6,7 @@ mod commit;
 mod endless;
 mod everyday;
 mod faults;
+mod hostile;
 mod leftovers;
 mod readme;
 mod secrets;
