@@ -7,7 +7,6 @@ use crc_fast::{CrcAlgorithm, checksum, checksum_combine};
 use futures::stream::{self, StreamExt};
 
 use super::gather::{Gatherer, Ready};
-use super::leftovers::abort;
 use super::{Rollup, S3, SIDE_REQUESTS};
 use crate::fetch::{Body, Upload};
 use crate::manifest::{self, BatchId};
@@ -175,7 +174,7 @@ impl Rollup<'_> {
             let ranges = &upload.layout.copied;
             let copies = (1_u16..).zip(ranges).map(|(number, range)| {
                 let range = (ranges.len() > 1).then_some(*range);
-                self.shared.destination.copy_part(&self.key, id, number, base, range)
+                self.shared.destination.copy_part(&self.key, &id, number, base, range)
             });
             let mut copies = stream::iter(copies).buffered(SIDE_REQUESTS);
             while let Some(part) = copies.next().await {
@@ -184,7 +183,7 @@ impl Rollup<'_> {
         }
         parts.extend_from_slice(sent);
         let crc = crc.filter(|_| upload.checksum);
-        self.shared.destination.complete(&self.key, id, &parts, condition, crc).await
+        self.shared.destination.complete(&self.key, &id, &parts, condition, crc).await
     }
 
     /// Stops reading and aborts the upload, if there is one.
@@ -195,9 +194,7 @@ impl Rollup<'_> {
         // Nobody listens where the reading has ended.
         let _ = cancel.send(true);
         let _ = done.await;
-        if let Some(id) = upload.id.get() {
-            abort(&upload.to, &upload.key, id).await;
-        }
+        upload.abort().await;
         Answer::Done
     }
 }

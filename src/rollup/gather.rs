@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use crc_fast::{CrcAlgorithm, checksum};
-use tokio::sync::{OnceCell, OwnedSemaphorePermit, oneshot, watch};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, oneshot, watch};
 
 use super::{Performed, Rollup, S3};
 use crate::fetch::{self, Body, Ended, Gathered, Job, Upload};
@@ -62,7 +62,7 @@ impl Rollup<'_> {
             checksum: copied == 0 || self.shared.checksummed_copies.get(),
             copies: copied > 0,
             layout,
-            id: OnceCell::new(),
+            id: Mutex::default(),
         });
         let (cancel, cancelled) = watch::channel(false);
         let (ended, done) = oneshot::channel();

@@ -19,7 +19,7 @@ use std::time::Duration;
 use super::Rollup;
 use crate::manifest::{self, BatchId};
 use crate::source::ETag;
-use crate::store::{Kind, Store};
+use crate::store::Kind;
 
 /// How long a pass waits for requests that are only about leftovers.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -73,18 +73,13 @@ impl Rollup<'_> {
     async fn abort_uploads(&self, ids: &[String]) {
         let all = async {
             for id in ids {
-                abort(&self.shared.destination, &self.key, id).await;
+                if let Err(failure) = self.shared.destination.abort(&self.key, id).await {
+                    tracing::warn!("an upload that a killed run left stays behind: {failure}");
+                }
             }
         };
         if !ids.is_empty() && tokio::time::timeout(PATIENCE, all).await.is_err() {
             tracing::debug!("not all uploads that killed runs left were aborted within {} s", PATIENCE.as_secs());
         }
-    }
-}
-
-/// Aborts an upload that is of no more use.
-pub(super) async fn abort(store: &Store, key: &str, id: &str) {
-    if let Err(failure) = store.abort(key, id).await {
-        tracing::warn!("an unfinished upload stays behind, a lifecycle rule will remove it: {failure}");
     }
 }

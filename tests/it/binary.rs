@@ -21,7 +21,7 @@ pub(crate) fn run(command: &mut Command) -> (i32, String, String) {
     (status.code().expect("it exits"), text(stdout), text(stderr))
 }
 
-const WHERE: [(&str, &str); 2] =
+pub(crate) const WHERE: [(&str, &str); 2] =
     [("ROLLUP_SOURCE", "s3://acme-logs/logs/"), ("ROLLUP_DESTINATION", "s3://acme-rollups/rollup/")];
 
 /// Settings that reach a served testbed.
