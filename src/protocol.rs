@@ -189,7 +189,8 @@ pub enum Answer<W: World> {
     Manifest(Manifest<W>),
     /// To `ReadOld`: it was read.
     Read,
-    /// To `ReadOld`, `Commit`: R is not what it was (404, 409, 412), surely not applied by this request.
+    /// To `ReadOld`, `Commit`: R is not what it was (404, 409, 412), surely not applied by this request. To `Gather`:
+    /// somebody has ended the upload, most likely because R has moved on.
     Changed,
     /// To `Gather`: the body is ready.
     Gathered {

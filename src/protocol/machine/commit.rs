@@ -18,6 +18,11 @@ impl<W: World> Machine<W> {
             && attempt.batch == batch
         {
             let Ahead::Gathering(attempt) = mem::replace(&mut self.ahead, Ahead::Nothing) else { return };
+            if answer == Answer::Changed {
+                self.discard(batch);
+                self.ahead = Ahead::Lost(attempt.offer);
+                return;
+            }
             self.ahead = match self.read(attempt, answer) {
                 Ok(Some(attempt)) => Ahead::Gathered(attempt),
                 Ok(None) => {
@@ -34,6 +39,9 @@ impl<W: World> Machine<W> {
         let Step::Gather(attempt) = mem::replace(&mut self.step, Step::Idle) else {
             unreachable!("{batch:?} is not being gathered");
         };
+        if answer == Answer::Changed {
+            return self.plan_anew(attempt, false);
+        }
         match self.read(attempt, answer) {
             Ok(Some(attempt)) => self.check(attempt),
             Ok(None) => self.discard(batch),
@@ -198,6 +206,7 @@ impl<W: World> Machine<W> {
             Ahead::Nothing => {}
             Ahead::Gathering(next) => self.step = Step::Gather(next),
             Ahead::Gathered(next) => self.check(next),
+            Ahead::Lost(offer) => self.offers.push_front(offer),
             Ahead::Failed => self.fail(Failure::Request),
         }
     }

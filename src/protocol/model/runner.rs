@@ -399,6 +399,7 @@ impl Pass {
             (Fate::Failed, _) => Answer::Failed,
             (Fate::Denied, _) => Answer::Denied,
             (Fate::Unanswered, Request::PutManifest { .. } | Request::Commit { .. }) => Answer::NoAnswer,
+            (Fate::Unanswered, Request::Gather { .. }) => Answer::Changed,
             (_, Request::DeleteSources(sources)) => {
                 let sources = flat(sources);
                 return Ok(delete(task, &sources, fate, s3));
