@@ -400,6 +400,9 @@ impl Pass {
             (Fate::Denied, _) => Answer::Denied,
             (Fate::Unanswered, Request::PutManifest { .. } | Request::Commit { .. }) => Answer::NoAnswer,
             (Fate::Unanswered, Request::Gather { .. }) => Answer::Changed,
+            (_, Request::DeleteSources(sources)) if self.policy.keep => {
+                return Err(format!("a pass that keeps its sources deletes {sources:?}"));
+            }
             (_, Request::DeleteSources(sources)) => {
                 let sources = flat(sources);
                 return Ok(delete(task, &sources, fate, s3));
@@ -440,7 +443,11 @@ impl Pass {
                 Answer::Gone(sources.iter().filter(|source| s3.present & bit(**source) == 0).copied().collect())
             }
             Request::PutManifest { batch, manifest } => {
-                s3.put_manifest(written(*batch, manifest, own));
+                let written = written(*batch, manifest, own);
+                if self.policy.keep && (written.merged & own).count_ones() as usize > self.policy.max_kept {
+                    return Err(format!("{batch} remembers more than a manifest may"));
+                }
+                s3.put_manifest(written);
                 Answer::Done
             }
             Request::Commit { batch, base } => {
