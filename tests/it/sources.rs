@@ -43,20 +43,6 @@ async fn a_source_whose_first_piece_is_refused_is_left_out_whole() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_source_that_is_refused_in_its_middle_ends_the_batch_before_half_of_it_is_committed() {
-    let mut bench = Bench::new();
-    small(&mut bench, 10..20);
-    large(&mut bench);
-    bench.bed.fault(reads(LARGE).skip(1).always(), FaultKind::Status(403, "AccessDenied"));
-    let ended = bench.pass(&[]).await;
-    assert_eq!((ended.exit_code(), ended.report.rollups.failed), (1, 1), "{:#?}", ended.report);
-    assert_eq!(bench.rollups(), [""; 0]);
-    bench.bed.clear_faults();
-    done(&bench.pass(&[]).await);
-    bench.balanced();
-}
-
-#[tokio::test(start_paused = true)]
 async fn throttling_that_outlasts_the_retries_ends_the_batch_and_leaves_no_source_out() {
     let mut bench = Bench::new();
     small(&mut bench, 10..20);
