@@ -295,7 +295,7 @@ impl<'p> Rollup<'p> {
                 self.key
             )),
             protocol::Failure::OnlyCopy => Trouble::Other(format!(
-                "the sources of s3://{}/{} were deleted, so it is the only copy of their lines, and ROLLUP_OVERWRITE would \
+                "sources of s3://{}/{} were deleted, so it is the only copy of their lines, and ROLLUP_OVERWRITE would \
                  destroy them: move the rollup away first, or run without it",
                 self.shared.destination.bucket(),
                 self.key
