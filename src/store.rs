@@ -5,6 +5,7 @@
 
 mod connect;
 mod failure;
+mod whole;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -15,6 +15,7 @@ use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use aws_smithy_http_client::{Builder, Connector};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 
+use super::whole::WholeDocuments;
 use crate::error::Error;
 
 /// How long a connection may take to come about.
@@ -65,6 +66,7 @@ pub fn client(sdk: &SdkConfig, path_style: bool) -> Client {
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
         .force_path_style(path_style)
+        .interceptor(WholeDocuments)
         .build();
     Client::from_conf(config)
 }
