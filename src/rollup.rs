@@ -29,6 +29,10 @@ use crate::store::{self, Condition, Failure, Head, Kind, Part, Store};
 /// HEADs of sources and copies of parts in flight, of one rollup.
 const SIDE_REQUESTS: usize = 16;
 
+/// Writes of a rollup whose retries were all in vain: the first is planned anew, as one whose fate is open, the next
+/// ends the rollup's work in this pass. Each has taken long enough.
+const MOST_UNANSWERED: u8 = 2;
+
 /// Bytes of old rollups smaller than a part that may be in memory while they wait for the buffer.
 pub const OLD_BYTES: u32 = 10 << 20;
 
@@ -228,6 +232,8 @@ pub struct Rollup<'p> {
     /// Commits whose fate is open: what they would have added.
     doubtful: RefCell<HashMap<BatchId, (Count, Change)>>,
     trouble: RefCell<Option<Trouble>>,
+    /// Writes that were not answered.
+    unanswered: Cell<u8>,
     /// R stands in a versioned bucket.
     versioned: Cell<bool>,
 }
@@ -252,6 +258,7 @@ impl<'p> Rollup<'p> {
             manifests: RefCell::new(listed.iter().cloned().collect()),
             doubtful: RefCell::default(),
             trouble: RefCell::default(),
+            unanswered: Cell::new(0),
             versioned: Cell::new(false),
         }
     }
@@ -387,6 +394,12 @@ impl<'p> Rollup<'p> {
     fn failed(&self, failure: Failure) -> Answer<S3> {
         self.trouble.borrow_mut().get_or_insert(Trouble::Store(failure));
         Answer::Failed
+    }
+
+    /// A write may or may not have been applied.
+    fn unanswered(&self, failure: Failure) -> Answer<S3> {
+        self.unanswered.update(|count| count + 1);
+        if self.unanswered.get() < MOST_UNANSWERED { Answer::NoAnswer } else { self.failed(failure) }
     }
 
     fn failed_because(&self, why: String) -> Answer<S3> {
@@ -681,9 +694,8 @@ impl<'p> Rollup<'p> {
             }
             // The id is fresh, so what stands there is what an unanswered attempt of this very request wrote.
             Err(failure) if failure.kind == Kind::Condition && failure.ambiguous => Answer::Done,
-            Err(failure) if failure.transient() || matches!(failure.kind, Kind::Condition | Kind::Conflict) => {
-                Answer::NoAnswer
-            }
+            Err(failure) if matches!(failure.kind, Kind::Condition | Kind::Conflict) => Answer::NoAnswer,
+            Err(failure) if failure.transient() => self.unanswered(failure),
             Err(failure) => self.failed(failure),
         }
     }
@@ -734,7 +746,7 @@ impl<'p> Rollup<'p> {
             }
             Err(failure) => match failure.kind {
                 Kind::Condition | Kind::Conflict | Kind::Missing => Answer::Changed,
-                _ if failure.transient() => Answer::NoAnswer,
+                _ if failure.transient() => self.unanswered(failure),
                 _ => self.failed(failure),
             },
         }
