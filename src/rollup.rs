@@ -416,7 +416,7 @@ impl<'p> Rollup<'p> {
             Err(failure) => {
                 self.head.take();
                 return match failure.kind {
-                    Kind::Missing => Answer::Missing,
+                    Kind::Missing => self.missing(failure).await,
                     Kind::Denied => {
                         self.trouble.replace(Some(Trouble::Store(failure)));
                         Answer::Denied
@@ -513,11 +513,24 @@ impl<'p> Rollup<'p> {
         }
     }
 
+    /// R or a manifest is answered with 404. Whoever believes that wrongly, with a manifest there that says what R holds,
+    /// removes the manifest or reads its sources once more. A HEAD's 404 has no body to say whose it is, so where there
+    /// are manifests the listing must agree.
+    async fn missing(&self, failure: Failure) -> Answer<S3> {
+        let known = !self.manifests.borrow().is_empty() || !self.doubtful.borrow().is_empty();
+        let Some(key) = failure.key.as_deref().filter(|_| known) else { return Answer::Missing };
+        match self.shared.destination.find(key).await {
+            Ok(false) => Answer::Missing,
+            Ok(true) => self.failed(Failure { detail: format!("{}, but it is listed", failure.detail), ..failure }),
+            Err(failure) => self.failed(failure),
+        }
+    }
+
     async fn get_manifest(&self, batch: BatchId) -> Answer<S3> {
         let key = self.manifest_key(batch);
         let bytes = match self.shared.destination.get_small(&key).await {
             Ok(bytes) => bytes,
-            Err(failure) if failure.kind == Kind::Missing => return Answer::Missing,
+            Err(failure) if failure.kind == Kind::Missing => return self.missing(failure).await,
             Err(failure) if failure.kind == Kind::Denied => {
                 self.trouble.replace(Some(Trouble::Store(failure)));
                 return Answer::Denied;
