@@ -3,7 +3,10 @@
 //! Asked once a pass, before anything is written, with two keys under the manifests' folder that are gone afterwards.
 //! The same requests show whether parts may be copied into an upload with a CRC64NVME of the whole.
 
+use std::cell::RefCell;
+
 use bytes::Bytes;
+use futures::future::join_all;
 
 use crate::error::Error;
 use crate::manifest::{BatchId, FOLDER, PROBE};
@@ -27,10 +30,12 @@ pub async fn probe(
     id: BatchId,
     assume_no_overlap: bool,
 ) -> Result<Capabilities, Error> {
-    let probe = Probe { store, present: format!("{destination_prefix}{FOLDER}{PROBE}-{id}"), stale: stale() };
+    let present = format!("{destination_prefix}{FOLDER}{PROBE}-{id}");
+    let probe = Probe { store, present, stale: stale(), uploads: RefCell::default() };
     let outcome = probe.run().await;
-    probe.clean_up().await;
+    let cleaned = probe.clean_up().await;
     let (capabilities, ignored) = outcome?;
+    cleaned?;
     match ignored {
         None => Ok(capabilities),
         Some(what) if assume_no_overlap => {
@@ -50,6 +55,8 @@ struct Probe<'s> {
     store: &'s Store,
     present: String,
     stale: ETag,
+    /// Uploads that were begun and not aborted.
+    uploads: RefCell<Vec<(String, String)>>,
 }
 
 impl Probe<'_> {
@@ -88,8 +95,7 @@ impl Probe<'_> {
                 ignored.get_or_insert(what);
             }
         }
-        self.store.abort(&self.present, &upload).await?;
-        self.store.abort(&absent, &absent_upload).await?;
+        self.abort_all().await?;
         Ok((Capabilities { checksummed_copies }, ignored))
     }
 
@@ -102,27 +108,49 @@ impl Probe<'_> {
     /// An upload with one part: a copy of `from` where there is one and the store bears it, else a few bytes.
     async fn begin(&self, key: &str, from: Option<&ETag>) -> Result<(String, Part, bool), Failure> {
         if let Some(from) = from {
-            let upload = self.store.create_upload(key, None, true).await?;
+            let upload = self.create(key, true).await?;
             match self.store.copy_part(key, &upload, 1, from, None).await {
                 Ok(part) => return Ok((upload, part, true)),
                 Err(failure) if matches!(failure.kind, Kind::Refused | Kind::Checksum) => {
                     tracing::debug!("appends go without a checksum of the whole: {failure}");
-                    self.store.abort(key, &upload).await?;
+                    self.abort_all().await?;
                 }
                 Err(failure) => return Err(failure),
             }
         }
-        let upload = self.store.create_upload(key, None, false).await?;
+        let upload = self.create(key, false).await?;
         let part = self.store.upload_part(key, &upload, 1, &Bytes::from_static(b"probe\n"), None).await?;
         Ok((upload, part, false))
     }
 
-    async fn clean_up(&self) {
+    async fn create(&self, key: &str, checksum: bool) -> Result<String, Failure> {
+        let upload = self.store.create_upload(key, None, checksum).await?;
+        self.uploads.borrow_mut().push((key.to_owned(), upload.clone()));
+        Ok(upload)
+    }
+
+    async fn abort_all(&self) -> Result<(), Failure> {
+        let uploads = self.uploads.take();
+        let aborted = uploads.iter().map(|(key, upload)| self.store.abort(key, upload));
+        join_all(aborted).await.into_iter().collect()
+    }
+
+    /// Leaves nothing behind, however the probing ended. What stays is harmless, but a refusal concerns the pass: it
+    /// could delete no manifest either.
+    async fn clean_up(&self) -> Result<(), Failure> {
+        let mut refused = Ok(());
+        let aborted = self.abort_all().await;
+        let mut outcomes = vec![aborted];
         for key in [&self.present, &format!("{}-absent", self.present)] {
-            if let Err(failure) = self.store.delete(key, None).await {
-                tracing::warn!("a probe stays behind: {failure}");
+            outcomes.push(self.store.delete(key, None).await);
+        }
+        for failure in outcomes.into_iter().filter_map(Result::err) {
+            tracing::warn!("a probe stays behind: {failure}");
+            if failure.hopeless() {
+                refused = Err(failure);
             }
         }
+        refused
     }
 }
 
