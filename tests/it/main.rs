@@ -5,4 +5,7 @@ mod binary;
 mod commit;
 mod everyday;
 mod faults;
+mod matrix;
 mod readme;
+mod stage;
+mod time;
