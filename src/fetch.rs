@@ -272,8 +272,9 @@ impl<'j> Gathering<'j> {
         while self.joined.len() >= part {
             let body = self.joined.split_to(part).freeze();
             self.send(body);
-            // All of the next part at once: growing by doubling would hold it twice.
-            self.joined.reserve(part.min(self.joined.len() + self.expected()));
+            // All of the next part and of the piece that fills it: growing by doubling would hold twice as much.
+            let room = part + usize::try_from(PIECE).unwrap_or(usize::MAX);
+            self.joined.reserve(room.min(self.joined.len() + self.expected()));
         }
     }
 

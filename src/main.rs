@@ -9,6 +9,9 @@ use s3_log_rollup::pass::{self, Ended, Stores, Surroundings};
 use s3_log_rollup::store;
 use s3_log_rollup::telemetry::{self, Telemetry};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     if let Some(argument) = std::env::args_os().nth(1) {
         return answer(&argument.to_string_lossy());
