@@ -148,7 +148,9 @@ async fn sources_that_a_lifecycle_rule_expires_before_any_request_are_in_one_rol
             ended.error,
             ended.report
         );
-        expired.iter().for_each(|body| bench.ledger.expire(body));
+        for body in &expired {
+            bench.ledger.expire(body);
+        }
         done(&bench.pass(&[BATCHES]).await);
         assert!(bench.bed.keys(LOGS).is_empty(), "at request {at}: {:?}", bench.bed.keys(LOGS));
         bench.balanced();
@@ -172,7 +174,9 @@ async fn rollups_that_a_lifecycle_rule_expires_between_passes_take_no_source_wit
         for rollup in rollups {
             bench.bed.remove(OUT, rollup);
             let lines = ONLY_ROLLED_UP.iter().filter(|(key, _)| key == rollup);
-            lines.for_each(|(_, body)| bench.ledger.expire(&(*body).into()));
+            for (_, body) in lines {
+                bench.ledger.expire(&(*body).into());
+            }
             if *rollup == LARGE {
                 bench.ledger.expire(&old_bytes().into());
             }

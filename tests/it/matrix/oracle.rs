@@ -57,17 +57,17 @@ pub(crate) fn impossible(scope: Scope, kind: Kind) -> Option<&'static str> {
 
 fn told(scope: Scope, kind: Kind) -> Told {
     match kind {
-        Kind::SlowDown | Kind::InternalError | Kind::ResetBefore | Kind::HangBefore => {
+        Kind::SlowDown | Kind::InternalError | Kind::ResetBefore | Kind::HangBefore | Kind::OkWithError => {
             Told::NoAnswer { applied: false }
         }
-        Kind::LostAnswer | Kind::ErrorAfter | Kind::HangAfter => Told::NoAnswer { applied: true },
+        Kind::LostAnswer | Kind::ErrorAfter | Kind::HangAfter | Kind::OkWithErrorAfter => {
+            Told::NoAnswer { applied: true }
+        }
         Kind::Denied => Told::Denied,
         Kind::NotFound => Told::Missing,
         Kind::PreconditionFailed => Told::Precondition,
         Kind::Conflict => Told::Conflict,
         Kind::BadDigest => Told::Digest,
-        Kind::OkWithError => Told::NoAnswer { applied: false },
-        Kind::OkWithErrorAfter => Told::NoAnswer { applied: true },
         Kind::Truncated | Kind::Short | Kind::Long | Kind::WrongChecksum | Kind::SlowLoris => spoilt(scope, kind),
     }
 }
@@ -77,10 +77,9 @@ fn spoilt(scope: Scope, kind: Kind) -> Told {
     match (scope.body(), kind) {
         // One byte is soon there, however slowly it comes.
         (Body::Byte, Kind::SlowLoris) | (Body::Empty, _) => Told::Success,
-        (_, Kind::SlowLoris) => Told::NoAnswer { applied: true },
         // It is refused, and the status says so without the document.
         (_, Kind::Short | Kind::Long | Kind::WrongChecksum) if scope == Scope::CompleteProbe => Told::Success,
-        (Body::Document, _) => Told::NoAnswer { applied: true },
+        (Body::Document, _) | (_, Kind::SlowLoris) => Told::NoAnswer { applied: true },
         // Its length is told by nobody but itself; half of one, or one and a half, is no manifest.
         (Body::Object, Kind::Short | Kind::Long) if scope == Scope::GetManifest => Told::Nonsense,
         (Body::Object | Body::Byte, _) => Told::Damage,
@@ -149,10 +148,7 @@ fn denied(scope: Scope, times: Times) -> Expected {
         Scope::GetTags => "s3:GetObjectTagging",
         Scope::DeleteSources | Scope::DeleteManifest | Scope::DeleteProbe => "s3:DeleteObject",
         Scope::AbortProbe | Scope::AbortRollup => "s3:AbortMultipartUpload",
-        Scope::GetSource | Scope::GetManifest | Scope::GetRollup | Scope::GetLastByte => "s3:GetObject",
-        Scope::HeadRollup | Scope::HeadPending | Scope::HeadSource | Scope::HeadKept | Scope::HeadProbe => {
-            "s3:GetObject"
-        }
+        _ if matches!(operation(scope), "GetObject" | "HeadObject") => "s3:GetObject",
         _ => "s3:PutObject",
     };
     let says = if operation(scope) == "HeadObject" { vec![action] } else { vec![ACCESS, action] };
@@ -206,10 +202,8 @@ fn anew(times: Times) -> Expected {
 fn changed(scope: Scope, kind: Kind, times: Times) -> Expected {
     match scope {
         _ if is_optional(scope) => Done,
-        // That is what is asked for.
-        Scope::CompleteProbe => Done,
-        // Somebody else's by now.
-        Scope::DeleteManifest => Done,
+        // The probe asks for it, and the manifest is somebody else's by now.
+        Scope::CompleteProbe | Scope::DeleteManifest => Done,
         Scope::PutManifest | Scope::PutRollup | Scope::CopyRollup | Scope::CompleteRollup => anew(times),
         Scope::GetRollup | Scope::GetLastByte if kind == Kind::PreconditionFailed => anew(times),
         Scope::GetSource if kind == Kind::PreconditionFailed => Left("replaced since they were listed"),
