@@ -7,6 +7,7 @@ use std::cell::RefCell;
 
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
+use futures::future::join_all;
 
 use crate::error::Error;
 use crate::manifest::{BatchId, FOLDER, PROBE};
@@ -33,8 +34,9 @@ pub async fn probe(
     let present = format!("{destination_prefix}{FOLDER}{PROBE}-{id}");
     let probe = Probe { store, present, stale: stale(), uploads: RefCell::default() };
     let outcome = probe.run().await;
-    probe.clean_up().await;
+    let cleaned = probe.clean_up().await;
     let (capabilities, ignored) = outcome?;
+    cleaned?;
     match ignored {
         None => Ok(capabilities),
         Some(what) if assume_no_overlap => {
@@ -97,7 +99,7 @@ struct Probe<'s> {
     store: &'s Store,
     present: String,
     stale: ETag,
-    /// Key and id of those that were begun and not ended.
+    /// Uploads that were begun and not aborted.
     uploads: RefCell<Vec<(String, String)>>,
 }
 
@@ -137,8 +139,7 @@ impl Probe<'_> {
                 ignored.get_or_insert(what);
             }
         }
-        self.abort(&self.present, &upload).await?;
-        self.abort(&absent, &absent_upload).await?;
+        self.abort_all().await?;
         Ok((Capabilities { checksummed_copies }, ignored))
     }
 
@@ -156,7 +157,7 @@ impl Probe<'_> {
                 Ok(part) => return Ok((upload, part, true)),
                 Err(failure) if matches!(failure.kind, Kind::Refused | Kind::Checksum) => {
                     tracing::debug!("appends go without a checksum of the whole: {failure}");
-                    self.abort(key, &upload).await?;
+                    self.abort_all().await?;
                 }
                 Err(failure) => return Err(failure),
             }
@@ -167,29 +168,33 @@ impl Probe<'_> {
     }
 
     async fn create(&self, key: &str, checksum: bool) -> Result<String, Failure> {
-        let id = self.store.create_upload(key, None, checksum).await?;
-        self.uploads.borrow_mut().push((key.to_owned(), id.clone()));
-        Ok(id)
+        let upload = self.store.create_upload(key, None, checksum).await?;
+        self.uploads.borrow_mut().push((key.to_owned(), upload.clone()));
+        Ok(upload)
     }
 
-    async fn abort(&self, key: &str, id: &str) -> Result<(), Failure> {
-        self.store.abort(key, id).await?;
-        self.uploads.borrow_mut().retain(|(_, begun)| begun != id);
-        Ok(())
+    async fn abort_all(&self) -> Result<(), Failure> {
+        let uploads = self.uploads.take();
+        let aborted = uploads.iter().map(|(key, upload)| self.store.abort(key, upload));
+        join_all(aborted).await.into_iter().collect()
     }
 
-    /// The uploads first: the object is what shows a later pass that there may be some.
-    async fn clean_up(&self) {
-        for (key, id) in self.uploads.take() {
-            if let Err(failure) = self.store.abort(&key, &id).await {
-                tracing::warn!("an upload of a probe stays behind: {failure}");
-            }
-        }
+    /// Leaves nothing behind, however the probing ended; the uploads go first, since the object is what shows a later pass
+    /// that there may be some. What stays is harmless, but a refusal concerns the pass: it could delete no manifest either.
+    async fn clean_up(&self) -> Result<(), Failure> {
+        let mut refused = Ok(());
+        let aborted = self.abort_all().await;
+        let mut outcomes = vec![aborted];
         for key in [&self.present, &format!("{}-absent", self.present)] {
-            if let Err(failure) = self.store.delete(key, None).await {
-                tracing::warn!("a probe stays behind: {failure}");
+            outcomes.push(self.store.delete(key, None).await);
+        }
+        for failure in outcomes.into_iter().filter_map(Result::err) {
+            tracing::warn!("a probe stays behind: {failure}");
+            if failure.hopeless() {
+                refused = Err(failure);
             }
         }
+        refused
     }
 }
 

@@ -38,6 +38,10 @@ use crate::store::{Failure, Head, Kind};
 /// HEADs of sources and copies of parts in flight, of one rollup.
 const SIDE_REQUESTS: usize = 16;
 
+/// Writes of a rollup whose retries were all in vain: the first is planned anew, as one whose fate is open, the next
+/// ends the rollup's work in this pass. Each has taken long enough.
+const MOST_UNANSWERED: u8 = 2;
+
 /// Bytes of old rollups smaller than a part that may be in memory while they wait for the buffer.
 pub const OLD_BYTES: u32 = 10 << 20;
 
@@ -113,6 +117,8 @@ pub struct Rollup<'p> {
     /// Commits whose fate is open: what they would have added.
     doubtful: RefCell<HashMap<BatchId, (Count, Change)>>,
     trouble: RefCell<Option<Trouble>>,
+    /// Writes that were not answered.
+    unanswered: Cell<u8>,
     /// R stands in a versioned bucket.
     versioned: Cell<bool>,
     /// The uploads under R's key were looked for.
@@ -143,6 +149,7 @@ impl<'p> Rollup<'p> {
             manifests: RefCell::new(listed.iter().cloned().collect()),
             doubtful: RefCell::default(),
             trouble: RefCell::default(),
+            unanswered: Cell::new(0),
             versioned: Cell::new(false),
             uploads_listed: Cell::new(false),
             uploads: RefCell::default(),
@@ -281,6 +288,12 @@ impl<'p> Rollup<'p> {
     fn failed(&self, failure: Failure) -> Answer<S3> {
         self.trouble.borrow_mut().get_or_insert(Trouble::Store(failure));
         Answer::Failed
+    }
+
+    /// A write may or may not have been applied.
+    fn unanswered(&self, failure: Failure) -> Answer<S3> {
+        self.unanswered.update(|count| count + 1);
+        if self.unanswered.get() < MOST_UNANSWERED { Answer::NoAnswer } else { self.failed(failure) }
     }
 
     fn failed_because(&self, why: String) -> Answer<S3> {

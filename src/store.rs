@@ -11,6 +11,7 @@ mod list;
 mod read;
 mod traffic;
 mod uploads;
+mod whole;
 mod write;
 
 use std::future::Future;

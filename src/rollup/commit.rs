@@ -83,9 +83,8 @@ impl Rollup<'_> {
             }
             // The id is fresh, so what stands there is what an unanswered attempt of this very request wrote.
             Err(failure) if failure.kind == Kind::Condition && failure.ambiguous => Answer::Done,
-            Err(failure) if failure.transient() || matches!(failure.kind, Kind::Condition | Kind::Conflict) => {
-                Answer::NoAnswer
-            }
+            Err(failure) if matches!(failure.kind, Kind::Condition | Kind::Conflict) => Answer::NoAnswer,
+            Err(failure) if failure.transient() => self.unanswered(failure),
             Err(failure) => self.failed(failure),
         }
     }
@@ -137,7 +136,7 @@ impl Rollup<'_> {
             }
             Err(failure) => match failure.kind {
                 Kind::Condition | Kind::Conflict | Kind::Missing => Answer::Changed,
-                _ if failure.transient() => Answer::NoAnswer,
+                _ if failure.transient() => self.unanswered(failure),
                 _ => self.failed(failure),
             },
         }

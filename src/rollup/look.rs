@@ -7,7 +7,7 @@ use crate::manifest::{self, BatchId};
 use crate::protocol::{self, Answer, Object};
 use crate::shown::shown;
 use crate::source::ETag;
-use crate::store::{self, Kind};
+use crate::store::{self, Failure, Kind};
 
 impl Rollup<'_> {
     pub(super) async fn head(&self, again: u8) -> Answer<S3> {
@@ -19,7 +19,7 @@ impl Rollup<'_> {
             Err(failure) => {
                 self.head.take();
                 return match failure.kind {
-                    Kind::Missing => Answer::Missing,
+                    Kind::Missing => self.missing(failure).await,
                     Kind::Denied => {
                         self.trouble.replace(Some(Trouble::Store(failure)));
                         Answer::Denied
@@ -90,11 +90,24 @@ impl Rollup<'_> {
         }
     }
 
+    /// R or a manifest is answered with 404. Whoever believes that wrongly, with a manifest there that says what R holds,
+    /// removes the manifest or reads its sources once more. A HEAD's 404 has no body to say whose it is, so where there
+    /// are manifests the listing must agree.
+    async fn missing(&self, failure: Failure) -> Answer<S3> {
+        let known = !self.manifests.borrow().is_empty() || !self.doubtful.borrow().is_empty();
+        let Some(key) = failure.key.as_deref().filter(|_| known) else { return Answer::Missing };
+        match self.shared.destination.find(key).await {
+            Ok(false) => Answer::Missing,
+            Ok(true) => self.failed(Failure { detail: format!("{}, but it is listed", failure.detail), ..failure }),
+            Err(failure) => self.failed(failure),
+        }
+    }
+
     pub(super) async fn get_manifest(&self, batch: BatchId) -> Answer<S3> {
         let key = self.manifest_key(batch);
         let bytes = match self.shared.destination.get_small(&key).await {
             Ok(bytes) => bytes,
-            Err(failure) if failure.kind == Kind::Missing => return Answer::Missing,
+            Err(failure) if failure.kind == Kind::Missing => return self.missing(failure).await,
             Err(failure) if failure.kind == Kind::Denied => {
                 self.trouble.replace(Some(Trouble::Store(failure)));
                 return Answer::Denied;

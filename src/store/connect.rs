@@ -27,6 +27,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
 use super::bounded::BoundedAnswers;
+use super::whole::WholeDocuments;
 use crate::error::Error;
 use crate::shown::shown;
 
@@ -88,6 +89,7 @@ pub fn client(sdk: &SdkConfig, path_style: bool) -> Client {
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
         .force_path_style(path_style)
         .interceptor(BoundedAnswers)
+        .interceptor(WholeDocuments)
         .build();
     Client::from_conf(config)
 }

@@ -78,9 +78,8 @@ impl Store {
             let range = range.map(|(first, length)| format!("bytes={first}-{}", first + length - 1));
             let object = request.set_range(range).send().await;
             let object = object.map_err(|e| self.failure(e, Operation::GetObject, Some(key)))?;
-            if let (Some(listed), Some(etag)) = (etag, object.e_tag.as_deref())
-                && ETag::new(etag) != *listed
-            {
+            let found = self.tag(key, object.e_tag.as_deref())?;
+            if etag.is_some_and(|listed| found != *listed) {
                 return Err(self.broken(Kind::Condition, Operation::GetObject, Some(key), "it is another object now"));
             }
             let body = self.body(key, object.body, expected).await?;
@@ -91,6 +90,13 @@ impl Store {
             Ok(body)
         })
         .await
+    }
+
+    /// S3 names the tag of whatever it reads. Without one the answer is somebody's in between, and its body, which may
+    /// even be of the right length, is not the object's.
+    fn tag(&self, key: &str, etag: Option<&str>) -> Result<ETag, Failure> {
+        let without = || self.broken(Kind::NoAnswer, Operation::GetObject, Some(key), "the answer names no ETag");
+        etag.map(ETag::new).ok_or_else(without)
     }
 
     /// The whole body; an error as soon as it is longer than `most`.
@@ -123,6 +129,7 @@ impl Store {
             let request = self.client.get_object().bucket(&*self.bucket).key(key);
             let object = request.checksum_mode(ChecksumMode::Enabled).send().await;
             let object = object.map_err(|e| self.failure(e, Operation::GetObject, Some(key)))?;
+            self.tag(key, object.e_tag.as_deref())?;
             let broken = |kind, what: &str| self.broken(kind, Operation::GetObject, Some(key), what);
             let length = object.content_length.and_then(|length| u64::try_from(length).ok());
             let length = length.ok_or_else(|| broken(Kind::NoAnswer, "the answer does not say how long it is"))?;

@@ -87,6 +87,10 @@ pub(crate) async fn distorted(mut response: Response<Body>, fault: &FaultKind, t
         _ => {}
     }
     let whole = collected(std::mem::take(response.body_mut())).await;
+    if whole.is_empty() {
+        // Whoever waits for no body has had the whole answer with its headers.
+        return response;
+    }
     let body = match fault {
         FaultKind::TruncatedBody => {
             set_length(&mut response, whole.len());
@@ -119,6 +123,10 @@ pub(crate) async fn distorted(mut response: Response<Body>, fault: &FaultKind, t
             set_length(&mut response, whole.len());
             slow(&whole, *rate)
         }
+        FaultKind::Trickle(pause) => {
+            set_length(&mut response, whole.len());
+            trickle(whole, *pause)
+        }
         FaultKind::RepeatPage | FaultKind::EndEarly => {
             let first = Position::Start.token();
             let next = (*fault == FaultKind::RepeatPage).then(|| token.unwrap_or(&first));
@@ -145,4 +153,16 @@ fn slow(whole: &Bytes, rate: u64) -> Body {
         Ok::<_, io::Error>(piece)
     });
     StreamingBlob::wrap(paced).into()
+}
+
+/// The bytes one by one, each after a pause.
+fn trickle(whole: Bytes, pause: Duration) -> Body {
+    let bytes = stream::iter(0..whole.len()).then(move |at| {
+        let byte = whole.slice(at..=at);
+        async move {
+            tokio::time::sleep(pause).await;
+            Ok::<_, io::Error>(byte)
+        }
+    });
+    StreamingBlob::wrap(bytes).into()
 }

@@ -19,6 +19,7 @@ type KeyTest = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 pub struct When {
     operation: Option<Operation>,
     bucket: Option<String>,
+    prefix: Option<String>,
     key: Option<KeyTest>,
     skip: u64,
     times: u64,
@@ -27,7 +28,7 @@ pub struct When {
 impl When {
     /// Any request.
     pub fn any() -> Self {
-        Self { operation: None, bucket: None, key: None, skip: 0, times: 1 }
+        Self { operation: None, bucket: None, prefix: None, key: None, skip: 0, times: 1 }
     }
 
     /// Requests of one operation.
@@ -38,6 +39,11 @@ impl When {
     /// Only requests to this bucket.
     pub fn bucket(self, bucket: impl Into<String>) -> Self {
         Self { bucket: Some(bucket.into()), ..self }
+    }
+
+    /// Only listings of exactly this prefix.
+    pub fn prefix(self, prefix: impl Into<String>) -> Self {
+        Self { prefix: Some(prefix.into()), ..self }
     }
 
     /// Only requests for this key; of `DeleteObjects`, those that name it.
@@ -78,9 +84,12 @@ impl When {
         self.times(u64::MAX)
     }
 
-    fn fits(&self, request: &Recorded) -> bool {
+    /// Whether the request is of this kind, however many there were before it.
+    #[must_use]
+    pub fn fits(&self, request: &Recorded) -> bool {
         self.operation.is_none_or(|operation| operation == request.operation)
             && self.bucket.as_ref().is_none_or(|bucket| Some(bucket) == request.bucket.as_ref())
+            && self.prefix.as_ref().is_none_or(|prefix| Some(prefix) == request.prefix.as_ref())
             && self.key.as_ref().is_none_or(|test| request.all_keys().any(|key| test(key)))
     }
 
@@ -93,7 +102,7 @@ impl When {
 impl fmt::Debug for When {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("When");
-        shown.field("operation", &self.operation).field("bucket", &self.bucket);
+        shown.field("operation", &self.operation).field("bucket", &self.bucket).field("prefix", &self.prefix);
         shown.field("key", &self.key.is_some()).field("skip", &self.skip).field("times", &self.times).finish()
     }
 }
@@ -131,6 +140,8 @@ pub enum FaultKind {
     HangAfter,
     /// The answer's body comes at this many bytes a second.
     Slow(u64),
+    /// The answer's body comes a byte at a time, each so much after the one before.
+    Trickle(Duration),
     /// A listing whose next page begins where this one did: with the same token, if there was one.
     RepeatPage,
     /// A listing that says it is complete when it is not.

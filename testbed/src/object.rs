@@ -129,8 +129,8 @@ pub(crate) fn etag_of_parts<'a>(parts: impl Iterator<Item = &'a str>) -> String 
 }
 
 /// Above this length a copied part's `ETag` is made from its CRC64NVME and length instead of its MD5: the copy of
-/// an object of some GiB must not cost the time to read it.
-const COPIED_MD5_LIMIT: u64 = 16 << 20;
+/// a large object must not cost the time to read it.
+const COPIED_MD5_LIMIT: u64 = 1 << 20;
 
 /// The `ETag` of a copied part.
 pub(crate) fn etag_of_copy(body: &Rope) -> String {

@@ -39,6 +39,13 @@ impl Testbed {
         Self { front: Arc::new(Front::new(Arc::new(World::new(settings)))) }
     }
 
+    /// Another server with the same settings, objects, uploads and time. It has had no request, and has no fault, pause,
+    /// denial or hook. Bodies are shared, so it costs little.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        Self { front: Arc::new(Front::new(Arc::new(self.world().copy()))) }
+    }
+
     fn world(&self) -> &World {
         &self.front.world
     }

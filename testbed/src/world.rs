@@ -45,6 +45,13 @@ impl World {
         }
     }
 
+    /// Another world with the same settings, objects, uploads and time, in which everything is allowed.
+    pub(crate) fn copy(&self) -> Self {
+        let clock = *lock(&self.clock);
+        let store = Mutex::new(self.store().clone());
+        Self { store, clock: Mutex::new(clock), ..Self::new(self.settings.clone()) }
+    }
+
     pub(crate) fn store(&self) -> MutexGuard<'_, Store> {
         lock(&self.store)
     }

@@ -35,6 +35,11 @@ impl Bench {
         Self { bed, ledger: Ledger::new(), generator: Generator::new(1) }
     }
 
+    /// The same once more, with no request sent yet: what is done to the one does not show in the other.
+    pub(crate) fn copy(&self) -> Self {
+        Self { bed: self.bed.copy(), ledger: self.ledger.clone(), generator: self.generator.clone() }
+    }
+
     /// Puts generated log objects under `logs/`.
     pub(crate) fn fill(&mut self, spec: &Spec) -> Vec<String> {
         let objects: Vec<_> = self.generator.objects(spec).collect();

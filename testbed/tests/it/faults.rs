@@ -60,6 +60,62 @@ async fn a_slow_body_takes_its_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_trickling_body_is_whole_in_the_end_and_an_answer_without_a_body_comes_at_once() {
+    let (bed, client) = logs();
+    bed.put("logs", "k", "01234567");
+    bed.fault(When::any().always(), FaultKind::Trickle(Duration::from_secs(10)));
+    let start = tokio::time::Instant::now();
+    assert_eq!(get(&client, "k").await.unwrap(), b"01234567");
+    assert_eq!(start.elapsed().as_secs(), 80);
+    client.delete_object().bucket("logs").key("k").send().await.unwrap();
+    assert_eq!(start.elapsed().as_secs(), 80);
+}
+
+#[rstest]
+#[case(FaultKind::TruncatedBody)]
+#[case(FaultKind::ShortBody)]
+#[case(FaultKind::LongBody)]
+#[case(FaultKind::WrongChecksum)]
+#[case(FaultKind::Slow(1))]
+#[tokio::test(start_paused = true)]
+async fn an_answer_without_a_body_is_not_changed_by_a_fault_of_bodies(#[case] kind: FaultKind) {
+    let (bed, client) = logs();
+    let etag = put(&client, "k", "01234567").await;
+    bed.fault(When::any().always(), kind);
+    let head = client.head_object().bucket("logs").key("k").send().await.unwrap();
+    assert_eq!((head.e_tag(), head.content_length()), (Some(etag.as_str()), Some(8)));
+    assert_eq!(put(&client, "k", "01234567").await, etag);
+}
+
+#[tokio::test]
+async fn a_fault_of_listings_may_name_their_prefix() {
+    let (bed, client) = logs();
+    let list = |prefix: &'static str| client.list_objects_v2().bucket("logs").prefix(prefix).send();
+    let fault = bed.fault(When::any().prefix("a/").always(), FaultKind::Status(503, "SlowDown"));
+    assert_eq!(told(list("a/b").await), answer(200, ""));
+    assert_eq!(told(list("a/").await), answer(503, "SlowDown"));
+    assert_eq!(told(client.get_object().bucket("logs").key("a/").send().await).0, 404);
+    assert_eq!(fault.hits(), 1);
+}
+
+#[tokio::test]
+async fn a_copy_begins_with_the_same_objects_and_uploads_and_goes_its_own_way() {
+    let (bed, client) = logs();
+    put(&client, "k", "one\n").await;
+    let (id, parts) = crate::multipart::upload_of_one_part(&client, "r", "new\n").await;
+    bed.fault(When::any().always(), FaultKind::ResetBefore);
+    let copy = bed.copy();
+    let other = crate::client(&copy);
+    put(&other, "k", "two\n").await;
+    let complete = other.complete_multipart_upload().bucket("logs").key("r").upload_id(&id);
+    complete.multipart_upload(parts).send().await.unwrap();
+    assert_eq!((copy.keys("logs"), copy.uploads("logs").len()), (vec!["k".to_owned(), "r".to_owned()], 0));
+    assert_eq!((bed.keys("logs"), bed.uploads("logs").len()), (vec!["k".to_owned()], 1));
+    assert_eq!(bed.object("logs", "k").unwrap().bytes(), "one\n");
+    assert_eq!((copy.requests().len(), bed.requests().len()), (2, 3));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_request_may_be_applied_long_after_its_client_gave_it_up() {
     let (bed, client) = logs();
     let etag = put(&client, "k", "one\n").await;
