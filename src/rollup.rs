@@ -277,11 +277,11 @@ impl<'p> Rollup<'p> {
         }
     }
 
-    /// A 403 that hid a 404, or that was not met again.
+    /// A 403 that hid a 404, or a refusal that was not met again.
     fn forget_denial(&self) {
         self.trouble.borrow_mut().take_if(|trouble| {
             matches!(trouble, Trouble::Store(failure)
-                if failure.kind == Kind::Denied && failure.operation.reads_an_object())
+                if matches!(failure.kind, Kind::Denied | Kind::Missing) && failure.operation.reads_an_object())
         });
     }
 

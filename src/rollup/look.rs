@@ -98,7 +98,12 @@ impl Rollup<'_> {
         let Some(key) = failure.key.as_deref().filter(|_| known) else { return Answer::Missing };
         match self.shared.destination.find(key).await {
             Ok(false) => Answer::Missing,
-            Ok(true) => self.failed(Failure { detail: format!("{}, but it is listed", failure.detail), ..failure }),
+            Ok(true) => {
+                // Somebody may have written it meanwhile: the protocol asks once more, as for a 403 that hides nothing.
+                let detail = format!("{}, but it is listed", failure.detail);
+                self.trouble.replace(Some(Trouble::Store(Failure { detail, ..failure })));
+                Answer::Denied
+            }
             Err(failure) => self.failed(failure),
         }
     }
