@@ -4,7 +4,7 @@
 //! how S3's answers are called in the machine's words.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -223,8 +223,8 @@ pub struct Rollup<'p> {
     old_memory: RefCell<Option<OwnedSemaphorePermit>>,
     open_line: Cell<bool>,
     bodies: RefCell<HashMap<BatchId, Gatherer>>,
-    /// Manifests whose tag is known.
-    manifests: RefCell<HashMap<BatchId, ETag>>,
+    /// Manifests whose tag is known; in the order in which they are asked for, the same in every run.
+    manifests: RefCell<BTreeMap<BatchId, ETag>>,
     /// Commits whose fate is open: what they would have added.
     doubtful: RefCell<HashMap<BatchId, (Count, Change)>>,
     trouble: RefCell<Option<Trouble>>,
