@@ -25,7 +25,7 @@ pub(crate) struct Part {
 }
 
 /// An upload in progress. Its template carries the headers and tags of the object to be.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Upload {
     pub(crate) initiated: DateTime<Utc>,
     pub(crate) template: Object,

@@ -14,7 +14,7 @@ use crate::object::Object;
 use crate::settings::{BucketOptions, Quirks};
 
 /// An older version of an object, or the marker of a delete.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Version {
     Object(Arc<Object>),
     DeleteMarker(String),
@@ -30,7 +30,7 @@ impl Version {
 }
 
 /// A bucket. The keys of a `BTreeMap<String, _>` are in bytewise order, which is the order of S3's listings.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Bucket {
     pub(crate) options: BucketOptions,
     pub(crate) objects: BTreeMap<String, Arc<Object>>,
@@ -66,7 +66,7 @@ pub(crate) fn condition_names(condition: &ETagCondition, object: &Object) -> boo
 }
 
 /// All buckets.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Store {
     buckets: BTreeMap<String, Bucket>,
     last_id: u64,

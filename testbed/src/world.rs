@@ -12,7 +12,7 @@ use crate::request::Operation;
 use crate::settings::Settings;
 use crate::store::{Store, access_denied};
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Denial {
     permission: Operation,
     bucket: String,
@@ -42,6 +42,20 @@ impl World {
             clock: Mutex::default(),
             denials: Mutex::default(),
             hiding: Mutex::default(),
+        }
+    }
+
+    /// The same state once more.
+    pub(crate) fn fork(&self) -> Self {
+        fn copy<T: Clone>(mutex: &Mutex<T>) -> Mutex<T> {
+            Mutex::new(lock(mutex).clone())
+        }
+        Self {
+            settings: self.settings.clone(),
+            store: copy(&self.store),
+            clock: copy(&self.clock),
+            denials: copy(&self.denials),
+            hiding: copy(&self.hiding),
         }
     }
 
