@@ -34,6 +34,11 @@ impl Bench {
         Self { bed, ledger: Ledger::new(), generator: Generator::new(1) }
     }
 
+    /// Another one in the same state.
+    pub(crate) fn fork(&self) -> Self {
+        Self { bed: self.bed.fork(), ledger: self.ledger.clone(), generator: self.generator.clone() }
+    }
+
     /// Puts generated log objects under `logs/`.
     pub(crate) fn fill(&mut self, spec: &Spec) -> Vec<String> {
         let objects: Vec<_> = self.generator.objects(spec).collect();
@@ -59,12 +64,16 @@ impl Bench {
 
     /// One pass that a SIGTERM may end.
     pub(crate) async fn pass_until(&self, settings: &[(&str, &str)], stop: watch::Receiver<bool>) -> Ended {
-        let config = config(settings);
-        let surroundings = Surroundings { now: self.bed.now(), seed: fastrand::u64(..), stop, progress: None };
-        pass::run(&config, Stores::open(&config, &self.sdk()), surroundings).await
+        self.run(config(settings), self.sdk(), fastrand::u64(..), stop).await
     }
 
-    fn sdk(&self) -> SdkConfig {
+    /// One pass of a client of its own, whose batches' ids come from `seed`.
+    pub(crate) async fn run(&self, config: Config, sdk: SdkConfig, seed: u64, stop: watch::Receiver<bool>) -> Ended {
+        let surroundings = Surroundings { now: self.bed.now(), seed, stop, progress: None };
+        pass::run(&config, Stores::open(&config, &sdk), surroundings).await
+    }
+
+    pub(crate) fn sdk(&self) -> SdkConfig {
         let credentials = Credentials::new("AKIATESTBED", testbed::SECRET_KEY, None, None, "test");
         SdkConfig::builder()
             .behavior_version(BehaviorVersion::latest())

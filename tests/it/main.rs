@@ -5,4 +5,8 @@ mod binary;
 mod commit;
 mod everyday;
 mod faults;
+mod invariants;
+mod kills;
+mod overlap;
+mod passes;
 mod readme;
