@@ -25,7 +25,7 @@ pub const FOLDER: &str = "_manifests/";
 pub const PROBE: &str = "_probe";
 
 /// A batch's id: 128 bits, 32 hexadecimal digits.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BatchId(u128);
 
 impl BatchId {

@@ -12,7 +12,7 @@ mod remove;
 mod shared;
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -112,8 +112,8 @@ pub struct Rollup<'p> {
     old_memory: RefCell<Option<OwnedSemaphorePermit>>,
     open_line: Cell<bool>,
     bodies: RefCell<HashMap<BatchId, Gatherer>>,
-    /// Manifests whose tag is known.
-    manifests: RefCell<HashMap<BatchId, ETag>>,
+    /// Manifests whose tag is known; in the order in which they are asked for, the same in every run.
+    manifests: RefCell<BTreeMap<BatchId, ETag>>,
     /// Commits whose fate is open: what they would have added.
     doubtful: RefCell<HashMap<BatchId, (Count, Change)>>,
     trouble: RefCell<Option<Trouble>>,

@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
+use std::future::Future;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -23,6 +25,7 @@ use crate::fault::{FaultKind, Faults, Moment, Stop, When};
 use crate::limits::Meter;
 use crate::request::{Operation, Query, Recorded, keys_to_delete, number, signed_region};
 use crate::rope::Rope;
+use crate::schedule::{Turn, Turns};
 use crate::world::{World, lock};
 
 /// The connection broke instead of an answer.
@@ -66,6 +69,9 @@ pub(crate) struct Front {
     pub(crate) world: Arc<World>,
     service: S3Service,
     pub(crate) control: Mutex<Control>,
+    pub(crate) turns: Mutex<Turns>,
+    /// How many clients in process there were.
+    pub(crate) clients: AtomicU64,
     killed: watch::Sender<bool>,
 }
 
@@ -104,7 +110,14 @@ impl Front {
         builder.set_validation(AnyName);
         let dice = world.settings.jitter.map(fastrand::Rng::with_seed);
         let control = Mutex::new(Control { dice, ..Control::default() });
-        Self { world, service: builder.build(), control, killed: watch::Sender::new(false) }
+        Self {
+            world,
+            service: builder.build(),
+            control,
+            turns: Mutex::default(),
+            clients: AtomicU64::new(0),
+            killed: watch::Sender::new(false),
+        }
     }
 
     /// From the `count`-th request on, counted from now, nothing is answered any more.
@@ -123,9 +136,17 @@ impl Front {
         killed.wait_for(|killed| *killed).await.map(drop).expect("the sender is a field of self");
     }
 
-    pub(crate) async fn serve(self: &Arc<Self>, request: Request<Body>) -> Result<Response<Body>, Reset> {
+    /// Waits for the request's turn.
+    async fn turn(&self, request: &Recorded, moment: Moment, late: bool) -> Turn {
+        let turn = lock(&self.turns).take_place(request, moment, late);
+        // Without a schedule, or when it ends, everything goes on.
+        turn.await.unwrap_or(Turn::Go)
+    }
+
+    /// `client` is which of the clients in process it is, from 1; 0 over TCP.
+    pub(crate) async fn serve(self: &Arc<Self>, request: Request<Body>, client: u64) -> Result<Response<Body>, Reset> {
         let (mut parts, mut body) = request.into_parts();
-        let mut record = Recorded::of(0, &parts);
+        let mut record = Recorded { client, ..Recorded::of(0, &parts) };
         if record.operation == Operation::DeleteObjects {
             let whole = body.try_collect::<VecDeque<_>>().await.map_err(|_| Reset)?;
             let whole = Rope::from(whole).bytes();
@@ -140,7 +161,18 @@ impl Front {
             stop.wait().await;
         }
         wait(fate.delay).await;
-        let refusal = self.refusal(&parts, &record);
+        let mut refusal = self.refusal(&parts, &record);
+        match self.turn(&record, Moment::Before, false).await {
+            Turn::Go => {}
+            Turn::Cut => return Err(Reset),
+            Turn::Later => {
+                let front = Arc::clone(self);
+                let late = record.clone();
+                let due = async move { front.turn(&late, Moment::Before, true).await == Turn::Go };
+                return self.apply_later(parts, body, record, due).await;
+            }
+            Turn::SlowDown => refusal = Some(error(503, "SlowDown", "Please reduce your request rate.")),
+        }
         let (when, fault) = fate.fault.unzip();
         if let Some((code, applied)) = fault.as_ref().and_then(FaultKind::of_keys) {
             let when = when.expect("a fault has a condition");
@@ -154,7 +186,12 @@ impl Front {
             (Some(refusal), _) => refusal,
             (None, Some(FaultKind::ResetBefore)) => return Err(Reset),
             (None, Some(FaultKind::AppliedLater(delay))) => {
-                return self.apply_later(parts, body, record, *delay).await;
+                let delay = *delay;
+                let due = async move {
+                    wait(delay).await;
+                    true
+                };
+                return self.apply_later(parts, body, record, due).await;
             }
             (None, Some(FaultKind::HangBefore)) => return std::future::pending().await,
             (None, Some(FaultKind::Status(status, code))) => error(*status, code, "a fault of the testbed"),
@@ -168,6 +205,9 @@ impl Front {
             stop.wait().await;
         }
         wait(fate.delay).await;
+        if self.turn(&record, Moment::Applied, false).await != Turn::Go {
+            return Err(Reset);
+        }
         if *self.killed.borrow() {
             return self.die().await;
         }
@@ -187,21 +227,22 @@ impl Front {
         Ok(response)
     }
 
-    /// Breaks the connection now and applies the request when its client no longer waits for it.
+    /// Breaks the connection now and applies the request, if it comes to that, when its client no longer waits for it.
     async fn apply_later(
         self: &Arc<Self>,
         parts: Parts,
         body: Body,
         mut record: Recorded,
-        delay: Duration,
+        due: impl Future<Output = bool> + Send + 'static,
     ) -> Result<Response<Body>, Reset> {
         // The rest of a body cannot come over a broken connection.
         let whole = body.try_collect::<VecDeque<_>>().await.map_err(|_| Reset)?;
         let front = Arc::clone(self);
         tokio::spawn(async move {
-            wait(delay).await;
-            // Nobody is there to be told of an error.
-            let _ = front.apply(parts, Rope::from(whole).bytes().into(), &mut record).await;
+            if due.await {
+                // Nobody is there to be told of an error.
+                let _ = front.apply(parts, Rope::from(whole).bytes().into(), &mut record).await;
+            }
         });
         Err(Reset)
     }

@@ -114,6 +114,8 @@ impl<'a> Query<'a> {
 pub struct Recorded {
     /// Its number, from 1, in the order of arrival.
     pub seq: u64,
+    /// Which client in process sent it: the first one that was made is 1. 0 over TCP.
+    pub client: u64,
     /// The operation.
     pub operation: Operation,
     /// The bucket, decoded.
@@ -147,6 +149,7 @@ impl Recorded {
         let length = |name| number(&request.headers, name);
         Self {
             seq,
+            client: 0,
             operation: match bucket.as_str() {
                 "" => Operation::Other,
                 _ => Operation::of(&request.method, &query, &request.headers, key.is_some()),

@@ -41,7 +41,7 @@ impl Server {
                 let front = Arc::clone(&front);
                 let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
                     let front = Arc::clone(&front);
-                    async move { front.serve(request.map(Body::from)).await }
+                    async move { front.serve(request.map(Body::from), 0).await }
                 });
                 // An error is a connection that a client or a fault broke: both ends know.
                 connections.spawn(async move {

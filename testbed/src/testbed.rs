@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use crate::front::Front;
 use crate::object::{Object, etag_of, etag_of_copy};
 use crate::request::{Operation, Recorded};
 use crate::rope::Rope;
+use crate::schedule::Schedule;
 use crate::server::Server;
 use crate::settings::{BucketOptions, Settings};
 use crate::store::{Conditions, whole_seconds};
@@ -142,10 +144,17 @@ impl Testbed {
         self.world().store().find(bucket).map_or(0, |bucket| bucket.versions(key))
     }
 
-    /// The server as the SDK's HTTP client, in process. Any endpoint URL will do, with path-style addresses.
+    /// The server as the SDK's HTTP client, in process. Any endpoint URL will do, with path-style addresses. Its
+    /// requests are recorded as those of the client of its number: the first one is 1.
     #[must_use]
     pub fn http_client(&self) -> SharedHttpClient {
-        SharedHttpClient::new(Connector(Arc::clone(&self.front)))
+        SharedHttpClient::new(Connector::new(Arc::clone(&self.front)))
+    }
+
+    /// How many clients in process there were: the number of the one that was made last.
+    #[must_use]
+    pub fn clients(&self) -> u64 {
+        self.front.clients.load(Ordering::Relaxed)
     }
 
     /// Serves on a TCP address, for example `127.0.0.1:0`.
@@ -202,6 +211,12 @@ impl Testbed {
     #[must_use = "dropping the gate releases it"]
     pub fn pause(&self, when: When, moment: Moment) -> Gate {
         lock(&self.front.control).faults.pause(when, moment)
+    }
+
+    /// Has every request wait for its turn, before it is applied and before its answer, as long as the schedule lives.
+    #[must_use = "dropping the schedule lets all requests go"]
+    pub fn schedule(&self) -> Schedule {
+        Schedule::new(Arc::clone(&self.front))
     }
 
     /// As if the client died at its `count`-th request from now (1 is the next): that one is applied or not, as

@@ -12,7 +12,7 @@ use crate::request::Operation;
 use crate::settings::Settings;
 use crate::store::{Store, access_denied};
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Denial {
     permission: Operation,
     bucket: String,

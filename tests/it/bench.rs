@@ -65,21 +65,23 @@ impl Bench {
 
     /// One pass that a SIGTERM may end.
     pub(crate) async fn pass_until(&self, settings: &[(&str, &str)], stop: watch::Receiver<bool>) -> Ended {
-        let config = config(settings);
-        let surroundings = Surroundings { now: self.bed.now(), seed: fastrand::u64(..), stop, progress: None };
-        pass::run(&config, Stores::open(&config, &self.sdk()), surroundings).await
+        self.run(config(settings), self.sdk(), fastrand::u64(..), stop).await
     }
 
     /// One pass whose requests go through another client than the testbed's own.
     pub(crate) async fn pass_through(&self, client: SharedHttpClient) -> Ended {
         let (_stop, stop) = watch::channel(false);
-        let config = config(&[]);
         let sdk = self.sdk().into_builder().http_client(client).build();
-        let surroundings = Surroundings { now: self.bed.now(), seed: fastrand::u64(..), stop, progress: None };
+        self.run(config(&[]), sdk, fastrand::u64(..), stop).await
+    }
+
+    /// One pass of a client of its own, whose batches' ids come from `seed`.
+    pub(crate) async fn run(&self, config: Config, sdk: SdkConfig, seed: u64, stop: watch::Receiver<bool>) -> Ended {
+        let surroundings = Surroundings { now: self.bed.now(), seed, stop, progress: None };
         pass::run(&config, Stores::open(&config, &sdk), surroundings).await
     }
 
-    fn sdk(&self) -> SdkConfig {
+    pub(crate) fn sdk(&self) -> SdkConfig {
         let credentials = Credentials::new("AKIATESTBED", testbed::SECRET_KEY, None, None, "test");
         SdkConfig::builder()
             .behavior_version(BehaviorVersion::latest())

@@ -1,4 +1,4 @@
-//! Commits of every size, kept sources, rebuilt rollups, killed passes, passes side by side.
+//! Commits of every size, kept sources, rebuilt rollups, lost answers, passes of several levels and shards.
 
 use std::time::Duration;
 
@@ -199,7 +199,7 @@ async fn an_append_keeps_metadata_content_type_and_tags_of_the_rollup() {
     }
 }
 
-/// Create, append below and above 5 MiB, two groups, late logs: the scenario of the kills below.
+/// Create, append below and above 5 MiB, two groups, late logs: the scenario of the lost answers below.
 async fn scenario(bench: &mut Bench) {
     bench.log("logs/2026-01-31-10-00-00-A", &line('a', 4 * MIB));
     bench.log("logs/web/2026-01-31-10-00-00-A", "w\n");
@@ -210,37 +210,6 @@ async fn scenario(bench: &mut Bench) {
     bench.log("logs/2026-01-31-14-00-00-E", "e\n");
     bench.log("logs/web/2026-01-31-11-00-00-B", "w2\n");
     bench.bed.forget_requests();
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_pass_killed_at_any_request_leaves_nothing_lost_and_nothing_twice() {
-    let settings = [("ROLLUP_BATCH_OBJECTS", "2")];
-    let mut bench = Bench::new();
-    scenario(&mut bench).await;
-    done(&bench.pass(&settings).await);
-    let requests = bench.bed.requests().len() as u64;
-    let mut kills = 0;
-    for request in 1..=requests {
-        for moment in [Moment::Before, Moment::Applied] {
-            let mut bench = Bench::new();
-            scenario(&mut bench).await;
-            bench.bed.kill_at(request, moment);
-            tokio::select! {
-                biased;
-                () = bench.bed.killed() => kills += 1,
-                _ = bench.pass(&settings) => {}
-            }
-            bench.bed.revive();
-            done(&bench.pass(&settings).await);
-            bench.once();
-            assert!(bench.bed.keys(LOGS).is_empty(), "{:?}", bench.bed.keys(LOGS));
-            let manifests = bench.bed.keys_under(OUT, "rollup/_manifests/");
-            let probes = manifests.iter().filter(|key| key.contains("_probe")).count();
-            assert_eq!(manifests.len(), probes, "killed at request {request}, {moment:?}: {manifests:?}");
-        }
-    }
-    println!("{kills} kills at {requests} requests");
-    assert!(kills >= 2 * requests - 4, "{kills} of {requests} requests were killed at");
 }
 
 #[tokio::test(start_paused = true)]
@@ -281,26 +250,6 @@ async fn a_commit_that_arrives_an_hour_late_finds_its_condition_failed() {
         tokio::time::sleep(Duration::from_hours(2)).await;
         assert_eq!(bench.text("2026-01-31").len(), size);
         bench.balanced();
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn passes_side_by_side_lose_and_double_nothing() {
-    for seed in 0..60 {
-        let settings = Settings { latency: Duration::from_millis(30), jitter: Some(seed), ..Settings::default() };
-        let mut bench = Bench::with(settings);
-        bench.generator = testbed::Generator::new(seed);
-        let spec = Spec { prefix: String::from("logs/"), groups: 2, days: 2, objects: 60, ..Spec::default() };
-        bench.fill(&spec);
-        let batches = [("ROLLUP_BATCH_OBJECTS", "7")];
-        let (a, b, c) = tokio::join!(bench.pass(&batches), bench.pass(&batches), bench.pass(&[]));
-        for ended in [a, b, c] {
-            assert!(ended.error.is_none(), "seed {seed}: {:?}", ended.error);
-        }
-        done(&bench.pass(&[]).await);
-        assert!(bench.bed.keys(LOGS).is_empty(), "seed {seed}");
-        bench.once();
-        assert_eq!(bench.bed.keys_under(OUT, "rollup/_manifests/"), [""; 0], "seed {seed}");
     }
 }
 

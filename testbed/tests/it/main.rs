@@ -4,6 +4,7 @@ mod conditions;
 mod faults;
 mod multipart;
 mod objects;
+mod schedule;
 mod serving;
 
 use aws_sdk_s3::Client;
