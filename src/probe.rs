@@ -3,12 +3,15 @@
 //! Asked once a pass, before anything is written, with two keys under the manifests' folder that are gone afterwards.
 //! The same requests show whether parts may be copied into an upload with a CRC64NVME of the whole.
 
+use std::cell::RefCell;
+
 use bytes::Bytes;
+use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::error::Error;
 use crate::manifest::{BatchId, FOLDER, PROBE};
 use crate::source::ETag;
-use crate::store::{Condition, Failure, Kind, Part, Store};
+use crate::store::{Condition, Failure, Kind, Object, Part, Store};
 
 /// What a store can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +30,8 @@ pub async fn probe(
     id: BatchId,
     assume_no_overlap: bool,
 ) -> Result<Capabilities, Error> {
-    let probe = Probe { store, present: format!("{destination_prefix}{FOLDER}{PROBE}-{id}"), stale: stale() };
+    let present = format!("{destination_prefix}{FOLDER}{PROBE}-{id}");
+    let probe = Probe { store, present, stale: stale(), uploads: RefCell::default() };
     let outcome = probe.run().await;
     probe.clean_up().await;
     let (capabilities, ignored) = outcome?;
@@ -41,6 +45,49 @@ pub async fn probe(
     }
 }
 
+/// How old a probe is that nobody is at any more. A live one whose object went would take the store for one that
+/// ignores conditions, so it gets far longer than its few requests take, also on a machine that was asleep; this
+/// machine's clock and the store's are minutes apart at most, or no signature would be accepted.
+const ABANDONED: TimeDelta = TimeDelta::days(1);
+
+/// Is this an object that a probe of a killed pass left?
+#[must_use]
+pub fn is_abandoned(destination_prefix: &str, object: &Object, now: DateTime<Utc>) -> bool {
+    is_probe(destination_prefix, &object.key) && is_old(object.modified, now)
+}
+
+fn is_probe(destination_prefix: &str, key: &str) -> bool {
+    let name = key.strip_prefix(destination_prefix).and_then(|name| name.strip_prefix(FOLDER));
+    let id = name.and_then(|name| name.strip_prefix(PROBE)?.strip_prefix('-'));
+    id.is_some_and(|id| BatchId::parse(id.strip_suffix("-absent").unwrap_or(id)).is_some())
+}
+
+fn is_old(time: Option<DateTime<Utc>>, now: DateTime<Utc>) -> bool {
+    time.is_some_and(|time| now - time > ABANDONED)
+}
+
+/// Removes what probes of killed passes left: their uploads, and then the objects. What cannot be removed stays.
+pub async fn remove_abandoned(store: &Store, destination_prefix: &str, objects: &[Object], now: DateTime<Utc>) {
+    match store.uploads(&format!("{destination_prefix}{FOLDER}{PROBE}-")).await {
+        Ok(uploads) => {
+            for upload in uploads {
+                if is_probe(destination_prefix, &upload.key)
+                    && is_old(upload.at, now)
+                    && let Err(failure) = store.abort(&upload.key, &upload.id).await
+                {
+                    tracing::debug!("an upload of an old probe stays behind: {failure}");
+                }
+            }
+        }
+        Err(failure) => tracing::debug!("uploads of old probes are not looked for: {failure}"),
+    }
+    for object in objects {
+        if let Err(failure) = store.delete(&object.key, Some(&object.etag)).await {
+            tracing::warn!("an old probe stays behind: {failure}");
+        }
+    }
+}
+
 /// A tag that no object has.
 fn stale() -> ETag {
     ETag::new("00000000000000000000000000000000")
@@ -50,6 +97,8 @@ struct Probe<'s> {
     store: &'s Store,
     present: String,
     stale: ETag,
+    /// Key and id of those that were begun and not ended.
+    uploads: RefCell<Vec<(String, String)>>,
 }
 
 impl Probe<'_> {
@@ -88,8 +137,8 @@ impl Probe<'_> {
                 ignored.get_or_insert(what);
             }
         }
-        self.store.abort(&self.present, &upload).await?;
-        self.store.abort(&absent, &absent_upload).await?;
+        self.abort(&self.present, &upload).await?;
+        self.abort(&absent, &absent_upload).await?;
         Ok((Capabilities { checksummed_copies }, ignored))
     }
 
@@ -102,22 +151,40 @@ impl Probe<'_> {
     /// An upload with one part: a copy of `from` where there is one and the store bears it, else a few bytes.
     async fn begin(&self, key: &str, from: Option<&ETag>) -> Result<(String, Part, bool), Failure> {
         if let Some(from) = from {
-            let upload = self.store.create_upload(key, None, true).await?;
+            let upload = self.create(key, true).await?;
             match self.store.copy_part(key, &upload, 1, from, None).await {
                 Ok(part) => return Ok((upload, part, true)),
                 Err(failure) if matches!(failure.kind, Kind::Refused | Kind::Checksum) => {
                     tracing::debug!("appends go without a checksum of the whole: {failure}");
-                    self.store.abort(key, &upload).await?;
+                    self.abort(key, &upload).await?;
                 }
                 Err(failure) => return Err(failure),
             }
         }
-        let upload = self.store.create_upload(key, None, false).await?;
+        let upload = self.create(key, false).await?;
         let part = self.store.upload_part(key, &upload, 1, &Bytes::from_static(b"probe\n"), None).await?;
         Ok((upload, part, false))
     }
 
+    async fn create(&self, key: &str, checksum: bool) -> Result<String, Failure> {
+        let id = self.store.create_upload(key, None, checksum).await?;
+        self.uploads.borrow_mut().push((key.to_owned(), id.clone()));
+        Ok(id)
+    }
+
+    async fn abort(&self, key: &str, id: &str) -> Result<(), Failure> {
+        self.store.abort(key, id).await?;
+        self.uploads.borrow_mut().retain(|(_, begun)| begun != id);
+        Ok(())
+    }
+
+    /// The uploads first: the object is what shows a later pass that there may be some.
     async fn clean_up(&self) {
+        for (key, id) in self.uploads.take() {
+            if let Err(failure) = self.store.abort(&key, &id).await {
+                tracing::warn!("an upload of a probe stays behind: {failure}");
+            }
+        }
         for key in [&self.present, &format!("{}-absent", self.present)] {
             if let Err(failure) = self.store.delete(key, None).await {
                 tracing::warn!("a probe stays behind: {failure}");

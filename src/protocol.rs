@@ -132,7 +132,7 @@ pub enum Request<W: World> {
         /// What comes before them.
         old: Old,
     },
-    /// Which of these sources are gone (404, or another object under the key)?
+    /// Which of these sources are gone for certain (404, or another object under the key)?
     CheckKept(Sources<W>),
     /// PUT the manifest, `If-None-Match: *`.
     PutManifest {
@@ -152,7 +152,7 @@ pub enum Request<W: World> {
     Discard(W::Batch),
     /// Delete sources, each only if it is still the object that was read.
     DeleteSources(Vec<Sources<W>>),
-    /// HEAD sources whose condition failed.
+    /// HEAD sources: what stands under the keys now?
     HeadSources(Sources<W>),
     /// Delete a manifest.
     DeleteManifest(W::Batch),
@@ -189,7 +189,8 @@ pub enum Answer<W: World> {
     Manifest(Manifest<W>),
     /// To `ReadOld`: it was read.
     Read,
-    /// To `ReadOld`, `Commit`: R is not what it was (404, 409, 412), surely not applied by this request.
+    /// To `ReadOld`, `Commit`: R is not what it was (404, 409, 412), surely not applied by this request. To `Gather`:
+    /// somebody has ended the upload, most likely because R has moved on.
     Changed,
     /// To `Gather`: the body is ready.
     Gathered {

@@ -98,6 +98,8 @@ enum Ahead<W: World> {
     Nothing,
     Gathering(Attempt<W>),
     Gathered(Attempt<W>),
+    /// Its upload is gone: to be read again.
+    Lost(Offer<W>),
     Failed,
 }
 
@@ -206,6 +208,7 @@ impl<W: World> Machine<W> {
         };
         let ahead = match &self.ahead {
             Ahead::Gathering(a) | Ahead::Gathered(a) => a.sources.len(),
+            Ahead::Lost(offer) => offer.sources.len(),
             Ahead::Nothing | Ahead::Failed => 0,
         };
         let swept = self.sweeps.iter().flat_map(|sweep| &sweep.sources).map(|list| list.len()).sum::<usize>();
@@ -453,6 +456,7 @@ impl<W: World> Machine<W> {
                 self.discard(attempt.batch);
                 self.offers.push_front(attempt.offer);
             }
+            Ahead::Lost(offer) => self.offers.push_front(offer),
             Ahead::Nothing => {}
             Ahead::Failed => self.fail(Failure::Request),
         }

@@ -48,6 +48,8 @@ pub(super) enum Variant {
     TrustsFailedConditions,
     /// OVERWRITE goes ahead although the sources of R are gone.
     OverwritesTheOnlyCopy,
+    /// OVERWRITE goes ahead although some sources of R are gone.
+    OverwritesHalfACopy,
     /// OVERWRITE without KEEP, which the settings refuse.
     OverwritesWithoutKeep,
     /// The store commits although `If-Match` fails.

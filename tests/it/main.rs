@@ -3,10 +3,14 @@
 mod bench;
 mod binary;
 mod commit;
+mod endless;
 mod everyday;
 mod faults;
+mod hostile;
+mod leftovers;
 mod network;
 mod pieces;
 mod readme;
+mod secrets;
 mod sources;
 mod sso;

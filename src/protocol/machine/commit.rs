@@ -1,12 +1,13 @@
 //! Steps 4 to 7: what was read becomes a manifest, and then R.
 
 use std::collections::HashSet;
+use std::hash::Hash;
 use std::mem;
 use std::sync::Arc;
 
 use super::{Ahead, Attempt, Machine, Seen, Step, Sweep, SweepStage};
 use crate::protocol::variant::broken;
-use crate::protocol::{Answer, Failure, Manifest, Request, Slot, World};
+use crate::protocol::{Answer, Failure, Manifest, Now, Request, Slot, World};
 
 impl<W: World> Machine<W> {
     pub(super) fn gathered(&mut self, batch: W::Batch, answer: Answer<W>) {
@@ -17,6 +18,11 @@ impl<W: World> Machine<W> {
             && attempt.batch == batch
         {
             let Ahead::Gathering(attempt) = mem::replace(&mut self.ahead, Ahead::Nothing) else { return };
+            if answer == Answer::Changed {
+                self.discard(batch);
+                self.ahead = Ahead::Lost(attempt.offer);
+                return;
+            }
             self.ahead = match self.read(attempt, answer) {
                 Ok(Some(attempt)) => Ahead::Gathered(attempt),
                 Ok(None) => {
@@ -33,6 +39,9 @@ impl<W: World> Machine<W> {
         let Step::Gather(attempt) = mem::replace(&mut self.step, Step::Idle) else {
             unreachable!("{batch:?} is not being gathered");
         };
+        if answer == Answer::Changed {
+            return self.plan_anew(attempt, false);
+        }
         match self.read(attempt, answer) {
             Ok(Some(attempt)) => self.check(attempt),
             Ok(None) => self.discard(batch),
@@ -57,24 +66,32 @@ impl<W: World> Machine<W> {
         Ok((adds || broken!(self, CommitsNothing)).then_some(attempt))
     }
 
-    /// With KEEP: are remembered sources that were not listed really gone?
+    /// With KEEP: are remembered sources that were not listed really gone? With OVERWRITE: are all that were not read
+    /// still there? Of those that are not, R is the only copy.
     fn check(&mut self, attempt: Attempt<W>) {
         if self.stopped {
             return self.discard(attempt.batch);
         }
-        let unlisted = match &self.chain {
-            Some(chain) if self.policy.keep && !self.replace => W::unlisted(&attempt.offer, &chain.carried),
-            _ => Vec::new(),
-        };
-        if unlisted.is_empty() {
-            self.put_manifest(attempt);
+        let carried = self.chain.as_ref().filter(|_| self.policy.keep).map_or(&[][..], |chain| &chain.carried);
+        let request = if self.replace {
+            let unread = unread(&attempt.sources, carried);
+            (!unread.is_empty() && !broken!(self, OverwritesHalfACopy)).then(|| Request::HeadSources(unread))
         } else {
-            self.ask(Slot::Main, Request::CheckKept(unlisted.into()));
+            let unlisted = W::unlisted(&attempt.offer, carried);
+            (!unlisted.is_empty()).then(|| Request::CheckKept(unlisted.into()))
+        };
+        if let Some(request) = request {
+            self.ask(Slot::Main, request);
             self.step = Step::Check(attempt);
+        } else {
+            self.put_manifest(attempt);
         }
     }
 
     pub(super) fn checked(&mut self, attempt: Attempt<W>, answer: Answer<W>) {
+        if self.replace {
+            return self.checked_copies(attempt, &answer);
+        }
         if let (Answer::Gone(gone), Some(chain)) = (answer, &mut self.chain)
             && !gone.is_empty()
         {
@@ -85,6 +102,23 @@ impl<W: World> Machine<W> {
             chain.carried.retain(|list| !list.is_empty());
         }
         if self.stopped { self.discard(attempt.batch) } else { self.put_manifest(attempt) }
+    }
+
+    fn checked_copies(&mut self, attempt: Attempt<W>, answer: &Answer<W>) {
+        let trouble = match answer {
+            Answer::Heads(now) if now.iter().all(|now| *now == Now::Same) => None,
+            Answer::Heads(now) if now.iter().any(|now| matches!(now, Now::Gone | Now::Replaced)) => {
+                Some(Failure::OnlyCopy)
+            }
+            _ => Some(Failure::Request),
+        };
+        if trouble.is_none() && !self.stopped {
+            return self.put_manifest(attempt);
+        }
+        self.discard(attempt.batch);
+        if let Some(failure) = trouble {
+            self.fail(failure);
+        }
     }
 
     fn put_manifest(&mut self, attempt: Attempt<W>) {
@@ -172,7 +206,14 @@ impl<W: World> Machine<W> {
             Ahead::Nothing => {}
             Ahead::Gathering(next) => self.step = Step::Gather(next),
             Ahead::Gathered(next) => self.check(next),
+            Ahead::Lost(offer) => self.offers.push_front(offer),
             Ahead::Failed => self.fail(Failure::Request),
         }
     }
+}
+
+/// What is remembered and was not read.
+fn unread<S: Clone + Eq + Hash>(read: &[S], remembered: &[Arc<[S]>]) -> Arc<[S]> {
+    let read: HashSet<_> = read.iter().collect();
+    remembered.iter().flat_map(|list| list.iter()).filter(|source| !read.contains(source)).cloned().collect()
 }

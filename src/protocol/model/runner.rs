@@ -405,6 +405,7 @@ impl Pass {
             (Fate::Failed, _) => Answer::Failed,
             (Fate::Denied, _) => Answer::Denied,
             (Fate::Unanswered, Request::PutManifest { .. } | Request::Commit { .. }) => Answer::NoAnswer,
+            (Fate::Unanswered, Request::Gather { .. }) => Answer::Changed,
             (_, Request::DeleteSources(sources)) if self.policy.keep => {
                 return Err(format!("a pass that keeps its sources deletes {sources:?}"));
             }

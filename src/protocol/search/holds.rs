@@ -160,15 +160,19 @@ fn without_the_assumptions_the_search_finds_what_breaks() {
     breaks_by("I3", "R expires under two runs that keep", &expires);
     let twice = alone(&[KEEP, OVERWRITE], 0).with(1, menu::TWICE);
     breaks_by("I6", "OVERWRITE in two batches, the first arrives again", &twice);
+    let vanish = alone(&[KEEP, OVERWRITE], 0).with(1, menu::VANISH);
+    breaks_by("I2", "kept sources vanish under OVERWRITE", &vanish);
 }
 
-/// What OVERWRITE should refuse and does not, as long as the manifest that R names is there.
 #[test]
-fn overwrite_destroys_lines_whose_sources_were_deleted_while_their_manifest_is_left() {
-    breaks_by(
-        "I2",
-        "OVERWRITE after a pass that was killed while it deleted",
-        &alone(&[APPEND, OVERWRITE], 0).with(1, menu::KILL),
-    );
-    breaks_by("I2", "OVERWRITE after kept sources vanished", &alone(&[KEEP, OVERWRITE], 0).with(1, menu::VANISH));
+fn overwrite_sees_that_sources_were_deleted_by_a_pass_that_was_killed_meanwhile() {
+    let killed = Bounds { batch: 3, ..alone(&[APPEND, OVERWRITE], 0).with(1, menu::KILL) };
+    holds("OVERWRITE after a killed pass, 1 kill", &Bounds { clean: Vec::new(), ..killed });
+}
+
+/// A manifest forgets what was deleted: that R holds more than the sources it lists, OVERWRITE cannot see.
+#[test]
+fn overwrite_does_not_see_that_an_earlier_batch_was_deleted() {
+    let killed = alone(&[APPEND, OVERWRITE], 0).with(1, menu::KILL);
+    breaks_by("I2", "OVERWRITE after a pass killed in its second batch", &killed);
 }

@@ -27,6 +27,11 @@ fn variants() -> Vec<(Variant, Bounds, &'static str)> {
         (Variant::TrustsFailedConditions, one(A, 0).with(1, menu::UNDELETED), "I6"),
         (Variant::OverwritesTheOnlyCopy, Bounds { alone: true, ..one(&[APPEND, OVERWRITE], only(2)) }, "I2"),
         (
+            Variant::OverwritesHalfACopy,
+            Bounds { alone: true, batch: 2, ..Bounds::new(&[&[APPEND, OVERWRITE]], first(2), 0).with(1, menu::KILL) },
+            "I2",
+        ),
+        (
             Variant::OverwritesWithoutKeep,
             Bounds { alone: true, ..one(&[overwrite; 2], only(2)).with(2, menu::LOSE) },
             "I2",

@@ -18,7 +18,8 @@ pub(super) fn fates(task: &Task, s3: &S3, others: bool) -> impl Iterator<Item = 
         Request::Gather { sources, .. } => {
             let there = sources.get(task.done).is_some_and(|source| s3.present & bit(*source) != 0);
             let unreadable = there.then_some((menu::UNREADABLE, Fate::Unreadable));
-            unreadable.into_iter().chain([fail]).collect()
+            // Unanswered: somebody has ended its upload.
+            unreadable.into_iter().chain([fail, (menu::FAIL, Fate::Unanswered)]).collect()
         }
         Request::Head { .. } | Request::GetManifest(_) | Request::ReadOld { .. } => {
             vec![fail, (menu::DENY, Fate::Denied)]
