@@ -58,6 +58,8 @@ struct Pass {
     /// What `ReadOld` has read.
     old: u64,
     stopped: bool,
+    /// Sources whose delete was not confirmed since the last commit: what may be left.
+    undeleted: u16,
     /// R before the manifests were listed, and whether a batch was committed, for the variants that want to know.
     head: Option<Seen>,
     chained: bool,
@@ -252,6 +254,7 @@ impl Runner {
                 pass.tasks.remove(place);
                 if let (Answer::Committed(_), Request::Commit { batch, .. }) = (&answer, &task.request) {
                     pass.bodies.retain(|body| body.batch != *batch);
+                    pass.undeleted = 0;
                     pass.chained = bounds.variant == Variant::ChainsOnAnything;
                 }
                 let machine = pass.machine.as_mut().expect("a request has a machine");
@@ -277,6 +280,7 @@ impl Pass {
             bodies: Vec::new(),
             old: 0,
             stopped: false,
+            undeleted: 0,
             head,
             chained: false,
         }
@@ -347,6 +351,8 @@ impl Pass {
                 return false;
             }
             assert!(self.tasks.is_empty(), "a machine that has ended awaits no answer: {self:?}");
+            let forgotten = set(&machine.undeleted()) & !self.undeleted;
+            assert!(failed || self.stopped || forgotten == 0, "{forgotten:016b} were not deleted again: {self:?}");
             self.replaced |= self.policy.overwrite && !machine.replaces();
             if failed {
                 return true;
@@ -405,6 +411,8 @@ impl Pass {
             }
             (_, Request::DeleteSources(sources)) => {
                 let sources = flat(sources);
+                let source = sources.get(task.done).map_or(0, |source| bit(*source));
+                self.undeleted |= if fate == Fate::Answered { 0 } else { source };
                 return Ok(delete(task, &sources, fate, s3));
             }
             (_, Request::Gather { batch, sources, .. }) => {
