@@ -352,7 +352,7 @@ impl Problems {
 
     /// `parse` says in a clause what the setting takes, or what is wrong with the text.
     fn parsed<T>(&mut self, name: &str, text: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
-        parse(text).map_err(|clause| self.add(format!("{name} is `{}`: {clause}", printable(text)))).ok()
+        parse(text).map_err(|clause| self.add(printable(&format!("{name} is `{text}`: {clause}")))).ok()
     }
 
     fn mode(&mut self, keep: Option<bool>, overwrite: Option<bool>) -> Option<Mode> {

@@ -2,7 +2,7 @@
 
 use crate::config::ConfigErrors;
 use crate::plan::EventTimeKeys;
-use crate::store::Failure;
+use crate::store::{Failure, Kind};
 
 /// Why the program ended before its pass was over.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +72,7 @@ impl Error {
             | Self::CaBundle { .. }
             | Self::ConditionsIgnored { .. } => 2,
             Self::NoCredentials(_) => 3,
+            Self::Store(failure) if failure.kind == Kind::Certificate => 2,
             Self::Store(failure) if failure.hopeless() => 3,
             Self::Runtime(_) | Self::Unsettled { .. } | Self::Store(_) => 1,
         }

@@ -3,14 +3,19 @@
 //! [`gather`] is the protocol's `Gather`: it reads the sources of a batch, ends each with a newline, and either keeps
 //! the whole body in memory (below 5 MiB) or sends it on in parts while it is still reading. How the bytes are
 //! committed is not its business.
+//!
+//! A long source may turn out unreadable after its first pieces were joined. Its bytes are taken back where none of them
+//! was sent. Where some were, what was sent is given up and the batch is gathered anew without that source, into an
+//! upload of its own: holding back the bytes of each source until its last piece has come would not fit into the budget,
+//! and parts under used numbers could be overtaken by late attempts at the old ones.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use crc_fast::{CrcAlgorithm, Digest};
 use futures::stream::{FuturesOrdered, FuturesUnordered, StreamExt};
-use tokio::sync::{OnceCell, watch};
+use tokio::sync::{Mutex, watch};
 
 use crate::parts;
 use crate::source::Source;
@@ -55,22 +60,37 @@ pub struct Upload {
     pub layout: parts::Layout,
     /// Old bytes will be copied: the body never goes in one PUT.
     pub copies: bool,
-    /// S3's id, once begun.
-    pub id: OnceCell<String>,
+    /// S3's id, while it is begun and not given up.
+    pub id: Mutex<Option<String>>,
 }
 
 impl Upload {
     /// S3's id of the upload, begun now if it was not.
-    pub async fn begin(&self) -> Result<&str, Failure> {
+    pub async fn begin(&self) -> Result<String, Failure> {
+        let mut id = self.id.lock().await;
+        if let Some(id) = &*id {
+            return Ok(id.clone());
+        }
         let named = Some((&self.attributes, self.batch.as_str()));
-        let id = self.id.get_or_try_init(|| self.to.create_upload(&self.key, named, self.checksum)).await?;
-        Ok(id)
+        let begun = self.to.create_upload(&self.key, named, self.checksum).await?;
+        Ok(id.insert(begun).clone())
+    }
+
+    /// Gives up what was sent, if it was begun. It can be begun again.
+    pub async fn abort(&self) {
+        let mut id = self.id.lock().await;
+        if let Some(begun) = &*id
+            && let Err(failure) = self.to.abort(&self.key, begun).await
+        {
+            tracing::warn!("an unfinished upload stays behind, a lifecycle rule will remove it: {failure}");
+        }
+        *id = None;
     }
 
     async fn send(&self, number: u16, body: Bytes) -> Result<(Part, u64), Failure> {
         let id = self.begin().await?;
         let crc = crc_fast::checksum(CrcAlgorithm::Crc64Nvme, &body);
-        let part = self.to.upload_part(&self.key, id, number, &body, Some(crc)).await?;
+        let part = self.to.upload_part(&self.key, &id, number, &body, Some(crc)).await?;
         Ok((part, body.len() as u64))
     }
 }
@@ -112,20 +132,38 @@ pub enum Ended {
 /// Reads the sources and joins them. Ends early when `cancel` turns true; an upload that was begun then is there to be
 /// aborted.
 pub async fn gather(job: Job, mut cancel: watch::Receiver<bool>) -> Result<Gathered, Ended> {
-    let mut gathering = Gathering::new(&job);
-    let ended = tokio::select! {
-        biased;
-        _ = cancel.wait_for(|cancelled| *cancelled) => Err(Ended::Cancelled),
-        done = gathering.run() => done.map_err(Ended::Failed),
-    };
-    match ended {
-        Ok(()) => Ok(gathering.finish()),
-        Err(ended) => {
-            // An upload whose id is not yet known could not be aborted.
-            while gathering.sending.next().await.is_some() {}
-            Err(ended)
+    let mut broken = BTreeMap::new();
+    loop {
+        let mut gathering = Gathering::new(&job, &broken);
+        let ended = tokio::select! {
+            biased;
+            _ = cancel.wait_for(|cancelled| *cancelled) => Err(Stopped::Cancelled),
+            done = gathering.run() => done,
+        };
+        let Err(stopped) = ended else { return Ok(gathering.finish()) };
+        // An upload whose id is not yet known could not be aborted.
+        while gathering.sending.next().await.is_some() {}
+        drop(gathering);
+        match stopped {
+            Stopped::Failed(failure) => return Err(Ended::Failed(failure)),
+            Stopped::Cancelled => return Err(Ended::Cancelled),
+            Stopped::Broken(source, failure) => {
+                tracing::debug!("begun anew without a source that broke after it was sent in part: {failure}");
+                job.upload.abort().await;
+                broken.insert(source, failure);
+            }
         }
     }
+}
+
+/// Why a gathering stopped before its end.
+enum Stopped {
+    /// A request failed in a way that concerns more than one source.
+    Failed(Failure),
+    /// This source cannot be read to its end, and some of its bytes were sent.
+    Broken(usize, Failure),
+    /// Nobody wants it any more.
+    Cancelled,
 }
 
 /// A piece of a source.
@@ -137,8 +175,18 @@ struct Piece {
     last: bool,
 }
 
+/// What was joined before the first byte of a source.
+struct Mark {
+    joined: usize,
+    number: u16,
+    added: u64,
+    digest: Digest,
+}
+
 struct Gathering<'j> {
     job: &'j Job,
+    /// Sources that are not asked for, since they broke before.
+    broken: &'j BTreeMap<usize, Failure>,
     /// The next piece to ask for.
     next: Option<Piece>,
     reading: FuturesOrdered<futures::future::LocalBoxFuture<'j, (Piece, Result<Bytes, Failure>)>>,
@@ -148,20 +196,22 @@ struct Gathering<'j> {
     joined: BytesMut,
     number: u16,
     parts: Vec<Part>,
-    left: VecDeque<Left>,
+    left: Vec<Left>,
     added: u64,
     digest: Digest,
-    ends_line: bool,
+    /// Where the source began that is being joined in pieces.
+    begun: Option<Mark>,
 }
 
 impl<'j> Gathering<'j> {
-    fn new(job: &'j Job) -> Self {
+    fn new(job: &'j Job, broken: &'j BTreeMap<usize, Failure>) -> Self {
         let expected: u64 = job.sources.iter().map(|source| source.size + 1).sum::<u64>() + job.old.len() as u64;
         let room = expected.min(job.upload.layout.part + PIECE);
         let mut joined = BytesMut::with_capacity(usize::try_from(room).unwrap_or(0));
         joined.extend_from_slice(&job.old);
         let mut gathering = Self {
             job,
+            broken,
             next: None,
             reading: FuturesOrdered::new(),
             sending: FuturesUnordered::new(),
@@ -169,13 +219,19 @@ impl<'j> Gathering<'j> {
             joined,
             number: job.upload.layout.first_sent(),
             parts: Vec::new(),
-            left: VecDeque::new(),
+            left: Vec::new(),
             added: 0,
             digest: Digest::new(CrcAlgorithm::Crc64Nvme),
-            ends_line: true,
+            begun: None,
         };
-        gathering.next = gathering.piece(0, 0);
+        gathering.next = gathering.first_of(0);
         gathering
+    }
+
+    /// The first piece of this source, or of the next one that is to be read.
+    fn first_of(&self, source: usize) -> Option<Piece> {
+        let source = (source..self.job.sources.len()).find(|source| !self.broken.contains_key(source))?;
+        self.piece(source, 0)
     }
 
     fn piece(&self, source: usize, first: u64) -> Option<Piece> {
@@ -185,16 +241,16 @@ impl<'j> Gathering<'j> {
     }
 
     fn after(&self, piece: Piece) -> Option<Piece> {
-        if piece.last { self.piece(piece.source + 1, 0) } else { self.piece(piece.source, piece.first + piece.length) }
+        if piece.last { self.first_of(piece.source + 1) } else { self.piece(piece.source, piece.first + piece.length) }
     }
 
-    async fn run(&mut self) -> Result<(), Failure> {
+    async fn run(&mut self) -> Result<(), Stopped> {
         loop {
             self.ask();
             tokio::select! {
                 biased;
                 Some(sent) = self.sending.next() => {
-                    let (part, length) = sent?;
+                    let (part, length) = sent.map_err(Stopped::Failed)?;
                     self.parts.push(part);
                     self.held = self.held.saturating_sub(length);
                 }
@@ -207,7 +263,7 @@ impl<'j> Gathering<'j> {
             let rest = self.joined.split().freeze();
             self.send(rest);
             while let Some(sent) = self.sending.next().await {
-                self.parts.push(sent?.0);
+                self.parts.push(sent.map_err(Stopped::Failed)?.0);
             }
         }
         Ok(())
@@ -235,28 +291,44 @@ impl<'j> Gathering<'j> {
         }
     }
 
-    fn read(&mut self, piece: Piece, read: Result<Bytes, Failure>) -> Result<(), Failure> {
-        let out = self.left.back().is_some_and(|(left, _)| *left == piece.source);
+    fn read(&mut self, piece: Piece, read: Result<Bytes, Failure>) -> Result<(), Stopped> {
+        let out = self.left.last().is_some_and(|(left, _)| *left == piece.source);
         match read {
             Ok(bytes) if !out => self.join(piece, &bytes),
             Ok(_) => self.held -= piece.length,
             Err(_) if out => self.held -= piece.length,
-            Err(failure) if concerns_one(&failure) && piece.first == 0 => {
+            Err(failure) if concerns_one(&failure) => {
                 self.held -= piece.length;
-                self.left.push_back((piece.source, failure));
+                if piece.first > 0 && !self.take_back(piece.first) {
+                    return Err(Stopped::Broken(piece.source, failure));
+                }
+                self.left.push((piece.source, failure));
             }
-            Err(failure) => return Err(failure),
+            Err(failure) => return Err(Stopped::Failed(failure)),
         }
         Ok(())
     }
 
+    /// Takes out the first `joined` bytes of the source that is being joined, unless some of them were sent.
+    fn take_back(&mut self, joined: u64) -> bool {
+        let Some(begun) = self.begun.take_if(|begun| begun.number == self.number) else { return false };
+        self.joined.truncate(begun.joined);
+        self.added = begun.added;
+        self.digest = begun.digest;
+        self.held = self.held.saturating_sub(joined);
+        true
+    }
+
     fn join(&mut self, piece: Piece, bytes: &[u8]) {
+        if piece.first == 0 {
+            let Self { number, added, digest, .. } = *self;
+            self.begun = Some(Mark { joined: self.joined.len(), number, added, digest });
+        }
         if self.job.open_line && self.added == 0 {
             self.add(b"\n");
         }
         self.add(bytes);
-        self.ends_line = bytes.last() == Some(&b'\n');
-        if piece.last && !self.ends_line {
+        if piece.last && bytes.last() != Some(&b'\n') {
             self.add(b"\n");
         }
     }
@@ -299,7 +371,9 @@ impl<'j> Gathering<'j> {
             self.parts.sort_by_key(|part| part.number);
             Body::Sent(self.parts)
         };
-        Gathered { left: self.left.into(), added: self.added, crc: self.digest.finalize(), body }
+        self.left.extend(self.broken.iter().map(|(source, failure)| (*source, failure.clone())));
+        self.left.sort_by_key(|(source, _)| *source);
+        Gathered { left: self.left, added: self.added, crc: self.digest.finalize(), body }
     }
 }
 
@@ -317,9 +391,66 @@ fn concerns_one(failure: &Failure) -> bool {
         Kind::NoSuchBucket
         | Kind::Elsewhere(_)
         | Kind::Credentials
+        | Kind::Certificate
         | Kind::Clock
         | Kind::Throttled
         | Kind::Server
         | Kind::NoAnswer => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crc_fast::{checksum, checksum_combine};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NVME: CrcAlgorithm = CrcAlgorithm::Crc64Nvme;
+
+    /// CRC64NVME bit by bit, as its specification writes it: reflected, all ones before and after.
+    fn bit_by_bit(bytes: &[u8]) -> u64 {
+        !bytes.iter().fold(u64::MAX, |crc, byte| {
+            (0..8).fold(crc ^ u64::from(*byte), |crc, _| {
+                (crc >> 1) ^ if crc & 1 == 1 { 0x9A6C_9329_AC4B_C9B5 } else { 0 }
+            })
+        })
+    }
+
+    fn pieces() -> impl Strategy<Value = Vec<Vec<u8>>> {
+        let piece = prop_oneof![
+            prop::collection::vec(any::<u8>(), 0..40),
+            (any::<u8>(), 0_usize..600).prop_map(|(byte, n)| vec![byte; n])
+        ];
+        prop::collection::vec(piece, 0..6)
+    }
+
+    proptest! {
+        #[test]
+        fn the_crc_of_pieces_combined_or_fed_one_by_one_is_that_of_the_whole(pieces in pieces()) {
+            let whole = pieces.concat();
+            let mut digest = Digest::new(NVME);
+            for piece in &pieces {
+                digest.update(piece);
+            }
+            let combined = pieces.iter().fold(0, |crc, piece| {
+                checksum_combine(NVME, crc, checksum(NVME, piece), piece.len() as u64)
+            });
+            prop_assert_eq!(checksum(NVME, &whole), bit_by_bit(&whole));
+            prop_assert_eq!(digest.finalize(), bit_by_bit(&whole));
+            prop_assert_eq!(combined, bit_by_bit(&whole));
+        }
+
+        /// Nobody computes terabytes whole: there, combining must not depend on what is combined first.
+        #[test]
+        fn combining_does_not_depend_on_its_order_up_to_the_largest_object(
+            [old, first, second] in any::<[u64; 3]>(),
+            lengths in (0_u64..27_000_000_000_000, 0_u64..27_000_000_000_000),
+        ) {
+            let from_the_left = checksum_combine(NVME, checksum_combine(NVME, old, first, lengths.0), second, lengths.1);
+            let from_the_right = checksum_combine(NVME, first, second, lengths.1);
+            let from_the_right = checksum_combine(NVME, old, from_the_right, lengths.0 + lengths.1);
+            prop_assert_eq!(from_the_left, from_the_right);
+        }
     }
 }

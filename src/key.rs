@@ -358,34 +358,104 @@ mod tests {
         assert_eq!(LogKey::parse("2019-09-14-17-20-33-ABC", "2019-09-14-17-20-33-AB"), None);
     }
 
-    /// Seconds since 1970 up to the last year of four digits.
+    /// Any second of the years 0000 to 9999.
     fn any_time() -> impl Strategy<Value = NaiveDateTime> {
-        (0_i64..253_402_300_800).prop_map(|s| chrono::DateTime::from_timestamp(s, 0).unwrap().naive_utc())
+        (-62_167_219_200_i64..253_402_300_800).prop_map(|s| chrono::DateTime::from_timestamp(s, 0).unwrap().naive_utc())
+    }
+
+    fn stamp(format: KeyFormat, at: NaiveDateTime) -> String {
+        match format {
+            KeyFormat::Simple => at.format("%Y-%m-%d-%H-%M-%S").to_string(),
+            KeyFormat::Partitioned => at.format("%Y/%m/%d/%Y-%m-%d-%H-%M-%S").to_string(),
+        }
+    }
+
+    fn any_format() -> impl Strategy<Value = KeyFormat> {
+        prop::sample::select(vec![KeyFormat::Simple, KeyFormat::Partitioned])
+    }
+
+    /// Keys of log objects behind any text, and such keys with some letters left out, put in or changed.
+    fn nearly_a_key() -> impl Strategy<Value = String> {
+        let before = "(?s:.){0,9}|[0-9/-]{0,24}|([a-z]{1,3}/){0,2}";
+        let letter = prop_oneof![2 => "[0-9/-]", 1 => "[0-9A-Za-z]", 1 => "(?s:.)", 1 => Just(String::new())];
+        let edit = (any::<prop::sample::Index>(), 0_usize..2, letter);
+        let key = (before, any_format(), any_time(), "[0-9A-Za-z]{0,16}", prop::collection::vec(edit, 0..3));
+        key.prop_map(|(before, format, at, unique, edits)| {
+            let mut letters: Vec<char> = format!("{before}{}-{unique}", stamp(format, at)).chars().collect();
+            for (place, out, letter) in edits {
+                let place = place.index(letters.len());
+                letters.splice(place..place + out, letter.chars());
+            }
+            letters.into_iter().collect()
+        })
+    }
+
+    /// Whether AWS's documentation calls it a log object's key, found by other means than the parser's.
+    fn documented(key: &str) -> bool {
+        static SHAPE: std::sync::LazyLock<regex::Regex> = std::sync::LazyLock::new(|| {
+            regex::Regex::new("(?s)^.*([0-9]{4}(?:-[0-9]{2}){4}-[0-5][0-9])-[0-9A-Za-z]+$").unwrap()
+        });
+        let stamp = SHAPE.captures(key).map(|parts| parts[1].to_owned());
+        stamp.is_some_and(|stamp| NaiveDateTime::parse_from_str(&stamp, "%Y-%m-%d-%H-%M-%S").is_ok())
     }
 
     proptest! {
         #[test]
-        fn no_text_makes_the_parser_panic(prefix in "\\PC{0,8}", key in "[0-9é/ -]{0,40}", rest in "\\PC*") {
+        fn no_text_makes_the_parsers_panic(prefix in "(?s:.){0,8}", key in "[0-9é/ -]{0,40}", rest in "(?s:.)*") {
             let whole = format!("{prefix}{key}{rest}");
             let _ = LogKey::parse(&prefix, &whole);
             let _ = LogKey::parse(&key, &whole);
             let _ = LogKey::parse("", &rest);
+            let _ = Location::of_source(&whole);
+            let _ = Location::of_destination(&rest);
         }
 
         #[test]
         fn a_key_that_was_put_together_comes_apart_again(
             prefix in "(\\PC){0,12}",
-            group in "(\\PC){0,12}x/",
+            group in "((?s:.){0,12}x/)?",
+            format in any_format(),
             at in any_time(),
             unique in "[0-9A-Za-z]{1,16}",
-            partitioned in any::<bool>(),
         ) {
-            let folders = if partitioned { at.format("%Y/%m/%d/").to_string() } else { String::new() };
-            let key = format!("{prefix}{group}{folders}{}-{unique}", at.format("%Y-%m-%d-%H-%M-%S"));
+            let prefix = if group.is_empty() { format!("{prefix}/") } else { prefix };
+            let key = format!("{prefix}{group}{}-{unique}", stamp(format, at));
             let log = LogKey::parse(&prefix, &key).unwrap();
-            prop_assert_eq!(log.group(), group.as_str());
-            prop_assert_eq!(log.at(), at);
-            prop_assert_eq!(log.format() == KeyFormat::Partitioned, partitioned);
+            prop_assert_eq!((log.group(), log.at(), log.format()), (group.as_str(), at, format));
+        }
+
+        #[test]
+        fn a_key_is_taken_exactly_where_it_ends_as_documented_and_nothing_of_it_is_lost(key in nearly_a_key()) {
+            let log = LogKey::parse("", &key);
+            prop_assert_eq!(log.is_some(), documented(&key));
+            if let Some(log) = log {
+                let unique = key.rsplit('-').next().unwrap();
+                prop_assert_eq!(format!("{}{}-{unique}", log.before_time(), stamp(log.format(), log.at())), &*key);
+                prop_assert_eq!(log.group(), log.before_time());
+            }
+        }
+
+        #[test]
+        fn a_prefix_takes_away_from_the_group_and_changes_nothing_else(key in nearly_a_key(), cut in any::<prop::sample::Index>()) {
+            let ends: Vec<usize> = key.char_indices().map(|(at, _)| at).chain([key.len()]).collect();
+            let prefix = &key[..ends[cut.index(ends.len())]];
+            let (whole, cut) = (LogKey::parse("", &key), LogKey::parse(prefix, &key));
+            prop_assert_eq!(cut.is_some(), whole.is_some());
+            if let (Some(whole), Some(cut)) = (whole, cut) {
+                prop_assert_eq!((cut.at(), cut.format(), cut.before_time()), (whole.at(), whole.format(), whole.before_time()));
+                prop_assert_eq!(cut.group(), whole.group().strip_prefix(prefix).unwrap_or(""));
+            }
+        }
+
+        #[test]
+        fn a_location_is_read_as_it_is_shown(text in "(s3://)?[a-z0-9.-]{1,12}(/(?s:.){0,12})?|(?s:.){0,12}") {
+            if let Ok(location) = Location::of_source(&text) {
+                prop_assert_eq!(Location::of_source(&location.to_string()), Ok(location.clone()));
+                let destination = Location::of_destination(&text).unwrap();
+                prop_assert!(destination.prefix().is_empty() || destination.prefix().ends_with('/'));
+                prop_assert_eq!(destination.prefix().trim_end_matches('/'), location.prefix().trim_end_matches('/'));
+                prop_assert_eq!(Location::of_destination(&destination.to_string()), Ok(destination));
+            }
         }
     }
 }

@@ -1,11 +1,13 @@
 //! The manifest of a batch: which source objects' bytes are in a rollup once the batch commits.
 //!
 //! One JSON document, small enough per entry to be held in memory for a whole batch and plain enough to be read by a
-//! person who looks into the bucket. This module encodes and decodes; what a manifest means is `protocol`'s business.
+//! person who looks into the bucket. Since it says what may be deleted, it carries its own checksum, whatever the store
+//! does for the bytes. This module encodes and decodes; what a manifest means is `protocol`'s business.
 
 use std::fmt;
 use std::sync::Arc;
 
+use crc_fast::{CrcAlgorithm, checksum};
 use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -104,6 +106,9 @@ pub enum Unreadable {
     /// Not a manifest, or cut.
     #[error("it is damaged ({0})")]
     Damaged(#[from] serde_json::Error),
+    /// Some byte is not the one that was written.
+    #[error("it is damaged (its bytes do not have its checksum)")]
+    Altered,
     /// Of another rollup than its key says.
     #[error("it belongs to the rollup {0:?}")]
     Misplaced(String),
@@ -122,7 +127,28 @@ pub fn encode(
     foreign: &[Block],
 ) -> Vec<u8> {
     let document = Document { rollup, base, scope, merged, foreign };
-    serde_json::to_vec(&document).expect("strings and numbers only")
+    sealed(serde_json::to_vec(&document).expect("strings and numbers only"))
+}
+
+/// Adds the checksum of all that stands before it as the last entry of a JSON object.
+#[must_use]
+pub fn sealed(mut document: Vec<u8>) -> Vec<u8> {
+    document.pop();
+    let seal = seal(&document);
+    document.extend_from_slice(seal.as_bytes());
+    document
+}
+
+fn seal(before: &[u8]) -> String {
+    format!(",\"crc64nvme\":\"{:016x}\"}}", checksum(CrcAlgorithm::Crc64Nvme, before))
+}
+
+/// Bytes of a seal.
+const SEAL: usize = 32;
+
+fn has_its_seal(bytes: &[u8]) -> bool {
+    let cut = bytes.len().checked_sub(SEAL).map(|at| bytes.split_at(at));
+    cut.is_some_and(|(before, end)| seal(before).as_bytes() == end)
 }
 
 struct Document<'a> {
@@ -202,11 +228,14 @@ struct ReadVersion {
 /// Decodes a manifest of `rollup`.
 ///
 /// # Errors
-/// For another version, for another rollup's manifest and for anything else that [`encode`] does not write.
+/// For another version, for bytes that are not as they were written, and for another rollup's manifest.
 pub fn decode(bytes: &[u8], rollup: &str, scope: Scope<'_>) -> Result<Manifest, Unreadable> {
     let ReadVersion { version } = serde_json::from_slice(bytes)?;
     if version != VERSION {
         return Err(Unreadable::Version(version));
+    }
+    if !has_its_seal(bytes) {
+        return Err(Unreadable::Altered);
     }
     let read: Read = serde_json::from_slice(bytes)?;
     if read.rollup != rollup {
@@ -228,6 +257,8 @@ pub fn decode(bytes: &[u8], rollup: &str, scope: Scope<'_>) -> Result<Manifest, 
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const SCOPE: Scope<'_> = Scope { bucket: "logs", prefix: "web/" };
@@ -256,6 +287,7 @@ mod tests {
         assert!(matches!(decode(&good[..good.len() - 1], "r", SCOPE), Err(Unreadable::Damaged(_))));
         assert!(matches!(decode(b"{\"version\":2}", "r", SCOPE), Err(Unreadable::Version(2))));
         assert!(matches!(decode(b"", "r", SCOPE), Err(Unreadable::Damaged(_))));
+        assert!(matches!(decode(b"{\"version\":1}", "r", SCOPE), Err(Unreadable::Altered)));
     }
 
     #[test]
@@ -265,5 +297,132 @@ mod tests {
         assert_eq!(parse_key("out/", &format!("out/_manifests/_probe-{batch}")), None);
         assert_eq!(parse_key("out/", "out/_manifests/web/2019-09/notes.txt"), None);
         assert_eq!(parse_key("out/", "other/_manifests/web/2019-09/x"), None);
+    }
+    fn any_text() -> impl Strategy<Value = String> {
+        "(web/)?[a-z]{0,3}|(web/)?(?s:.){0,9}|(\"|\\\\|,|\\[|\\]|\\{|\\}|\n|\u{0}|é){0,9}"
+    }
+
+    fn any_etag() -> impl Strategy<Value = ETag> {
+        let digits = any::<u128>().prop_map(|digits| format!("{digits:032x}"));
+        prop_oneof![digits, any_text()].prop_map(|text| ETag::new(&text))
+    }
+
+    fn any_sources() -> impl Strategy<Value = Vec<Source>> {
+        let source = (any_text(), any_etag(), prop_oneof![0_u64..9, any::<u64>()]);
+        let source = source.prop_map(|(key, etag, size)| Source { key: key.into(), etag, size });
+        prop::collection::vec(source, 0..5)
+    }
+
+    /// A manifest of the rollup `r`, as it may be written: lists of sources of this run, blocks of others.
+    #[derive(Clone, Debug)]
+    struct Written {
+        base: Option<ETag>,
+        merged: Vec<Arc<[Source]>>,
+        foreign: Vec<Block>,
+    }
+
+    impl Written {
+        fn bytes(&self) -> Vec<u8> {
+            encode("r", self.base.as_ref(), SCOPE, &self.merged, &self.foreign)
+        }
+
+        /// Every source with its bucket, those under `scope` first.
+        fn sources(&self, scope: Scope<'_>) -> Vec<(String, Source)> {
+            let merged = self.merged.iter().map(|list| (SCOPE.bucket, list));
+            let lists = merged.chain(self.foreign.iter().map(|block| (&*block.bucket, &block.objects)));
+            let mut sources: Vec<_> = lists
+                .flat_map(|(bucket, list)| list.iter().map(move |source| (bucket.to_owned(), source.clone())))
+                .collect();
+            sources.sort_by_key(|(bucket, source)| !(bucket == scope.bucket && source.key.starts_with(scope.prefix)));
+            sources
+        }
+    }
+
+    fn any_manifest() -> impl Strategy<Value = Written> {
+        let lists = prop::collection::vec(any_sources().prop_map(Arc::from), 0..4);
+        let block = (prop_oneof![Just(String::from("logs")), any_text()], any_sources())
+            .prop_map(|(bucket, sources)| Block { bucket: bucket.into(), objects: sources.into() });
+        let parts = (prop::option::of(any_etag()), lists, prop::collection::vec(block, 0..3));
+        parts.prop_map(|(base, merged, foreign)| Written { base, merged, foreign })
+    }
+
+    /// What was done to the bytes of a manifest: bits flipped, bytes left out, doubled, or put in.
+    fn any_damage() -> impl Strategy<Value = Vec<(prop::sample::Index, usize, Vec<u8>)>> {
+        let byte = prop_oneof![Just(b'"'), Just(b','), Just(b'['), b'0'..=b'9', b'a'..=b'z', any::<u8>()];
+        let change = (any::<prop::sample::Index>(), 0_usize..4, prop::collection::vec(byte, 0..4));
+        prop::collection::vec(change, 1..4)
+    }
+
+    proptest! {
+        #[test]
+        fn a_manifest_of_any_keys_comes_back_with_every_source_once_and_in_order(written in any_manifest(), prefix in "(web/)?.?") {
+            let scope = Scope { prefix: &prefix, ..SCOPE };
+            let read = decode(&written.bytes(), "r", scope).unwrap();
+            prop_assert_eq!(&read.base, &written.base);
+            let own = read.merged.iter().map(|source| (String::from("logs"), source.clone()));
+            let others = read.foreign.iter().flat_map(|block| {
+                block.objects.iter().map(|source| (block.bucket.to_string(), source.clone()))
+            });
+            prop_assert_eq!(own.chain(others).collect::<Vec<_>>(), written.sources(scope));
+            let again = encode("r", read.base.as_ref(), scope, &[Arc::clone(&read.merged)], &read.foreign);
+            prop_assert_eq!(decode(&again, "r", scope).unwrap(), read);
+        }
+
+        #[test]
+        fn a_manifest_of_which_any_byte_was_changed_is_refused(written in any_manifest(), damage in any_damage()) {
+            let good = written.bytes();
+            let mut bytes = good.clone();
+            for (place, out, put) in damage {
+                let place = place.index(bytes.len());
+                let end = (place + out).min(bytes.len());
+                bytes.splice(place..end, put);
+                prop_assume!(!bytes.is_empty());
+            }
+            prop_assert_eq!(decode(&bytes, "r", SCOPE).is_ok(), bytes == good);
+        }
+
+        #[test]
+        fn a_manifest_that_was_cut_or_flipped_in_one_bit_is_refused(written in any_manifest(), at in any::<prop::sample::Index>()) {
+            let good = written.bytes();
+            prop_assert!(decode(&good[..at.index(good.len())], "r", SCOPE).is_err());
+            let mut bytes = good.clone();
+            let bit = at.index(good.len() * 8);
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            prop_assert!(decode(&bytes, "r", SCOPE).is_err());
+        }
+
+        #[test]
+        fn bytes_that_are_no_manifest_are_refused_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..99)) {
+            prop_assert!(decode(&bytes, "r", SCOPE).is_err());
+        }
+
+        #[test]
+        fn documents_of_another_shape_are_refused_or_mean_what_they_say(text in "[\\[\\]{},:\"a-c0-9e.-]{0,30}", merged in any::<bool>()) {
+            let document = if merged {
+                format!("{{\"version\":1,\"rollup\":\"r\",\"base\":null,\"merged\":[{text}]}}")
+            } else {
+                format!("{{\"version\":1,{text}}}")
+            };
+            if let Ok(read) = decode(&sealed(document.into_bytes()), "r", SCOPE) {
+                let again = encode("r", read.base.as_ref(), SCOPE, &[Arc::clone(&read.merged)], &read.foreign);
+                prop_assert_eq!(decode(&again, "r", SCOPE).unwrap(), read);
+            }
+        }
+
+        #[test]
+        fn a_manifests_key_comes_apart_into_what_it_was_made_of(
+            prefix in "((?s:.){0,6}/)?",
+            rollup in "(?s:.){1,12}|[a-z/_]{1,9}",
+            batch in any::<u128>().prop_map(BatchId),
+            other in "(_manifests/)?(?s:.){0,9}(/[0-9a-fA-F]{32})?",
+        ) {
+            let whole = key(&prefix, &rollup, batch);
+            prop_assert_eq!(parse_key(&prefix, &whole), Some((&*rollup, batch)));
+            prop_assert_eq!(BatchId::parse(&batch.to_string()), Some(batch));
+            let other = format!("{prefix}{other}");
+            if let Some((rollup, batch)) = parse_key(&prefix, &other) {
+                prop_assert_eq!(key(&prefix, rollup, batch), other);
+            }
+        }
     }
 }

@@ -59,24 +59,59 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// The largest object: 10,000 of the largest parts, which S3 calls 48.8 TiB.
+    const WHOLE: u64 = MOST * LARGEST;
+
+    /// Nothing, or what is not small enough to be read.
+    fn old_bytes() -> impl Strategy<Value = u64> {
+        let near = |bytes: u64| bytes.saturating_sub(3).max(SMALLEST)..=bytes + 3;
+        prop_oneof![
+            Just(0),
+            SMALLEST..=WHOLE + LARGEST,
+            (1..=MOST).prop_flat_map(move |parts| near(parts * LARGEST)),
+            near(SMALLEST),
+        ]
+    }
+
+    fn new_bytes() -> impl Strategy<Value = u64> {
+        let near = |bytes: u64| bytes.saturating_sub(3).max(1)..=bytes + 3;
+        prop_oneof![
+            1..=LARGEST,
+            1..=WHOLE + LARGEST,
+            (1..=MOST).prop_flat_map(move |parts| near(parts * SMALLEST)),
+            (1..=MOST).prop_flat_map(move |parts| near(parts * LARGEST)),
+        ]
+    }
+
     proptest! {
         #[test]
-        fn every_part_is_within_the_limits_of_s3(old in SMALLEST..=53_600_000_000_000, new in 1..=LARGEST) {
+        fn every_part_is_within_the_limits_of_s3(old in old_bytes(), new in new_bytes()) {
             let Some(layout) = Layout::new(old, new) else {
-                prop_assert!(old.div_ceil(LARGEST) >= MOST);
+                prop_assert!(old.div_ceil(LARGEST) + new.div_ceil(LARGEST) > MOST, "it fits, and no layout was found");
                 return Ok(());
             };
-            let copied: u64 = layout.copied.iter().map(|(_, length)| length).sum();
-            prop_assert_eq!(copied, old);
             let mut next = 0;
             for (first, length) in &layout.copied {
-                prop_assert_eq!(*first, next);
+                prop_assert_eq!(*first, next, "the copied ranges leave a gap or overlap");
                 prop_assert!((SMALLEST..=LARGEST).contains(length));
                 next += length;
             }
+            prop_assert_eq!(next, old, "the copied ranges are not the old object");
             prop_assert!((SMALLEST..=LARGEST).contains(&layout.part));
-            prop_assert!(layout.copied.len() as u64 + new.div_ceil(layout.part) <= MOST);
+            let sent = new.div_ceil(layout.part);
+            prop_assert!(u64::from(layout.first_sent()) + sent - 1 <= MOST, "more than 10,000 parts");
+            prop_assert_eq!(u64::from(layout.first_sent()) - 1, layout.copied.len() as u64);
+            prop_assert!(old + new <= WHOLE);
         }
+    }
+
+    #[test]
+    fn the_largest_object_of_s3_just_fits() {
+        assert!(Layout::new(WHOLE - LARGEST, LARGEST).is_some());
+        assert_eq!(Layout::new(WHOLE - LARGEST, LARGEST + 1), None);
+        assert_eq!(Layout::new(WHOLE - LARGEST + 1, 1), None);
+        assert!(Layout::new(0, WHOLE).is_some());
+        assert_eq!(Layout::new(0, WHOLE + 1), None);
     }
 
     #[test]

@@ -226,7 +226,7 @@ impl Pass<'_> {
     async fn watch(&self) {
         let mut stop = self.surroundings.stop.clone();
         let mut halted = self.shared.stop.clone();
-        let deadline = self.config.time_limit.map(|limit| self.started + limit);
+        let deadline = self.config.time_limit.and_then(|limit| self.started.checked_add(limit));
         tokio::select! {
             biased;
             Ok(_) = halted.wait_for(|halted| *halted) => {}

@@ -198,16 +198,47 @@ mod tests {
         assert_eq!(word.parse::<Level>(), Err(UnknownLevel));
     }
 
+    /// Seconds since 1970 of the years that a key can name: 0000 to 9999.
+    const SECONDS: std::ops::Range<i64> = -62_167_219_200..253_402_300_800;
+
+    fn time(seconds: i64) -> NaiveDateTime {
+        chrono::DateTime::from_timestamp(seconds, 0).unwrap().naive_utc()
+    }
+
+    /// Two times, near each other more often than not.
+    fn two_times() -> impl Strategy<Value = (NaiveDateTime, NaiveDateTime)> {
+        let apart = prop_oneof![-700_i64..700, -100_000_i64..100_000, -4_000_000_i64..4_000_000];
+        let near =
+            (4_000_000 + SECONDS.start..SECONDS.end - 4_000_000, apart).prop_map(|(one, apart)| (one, one + apart));
+        prop_oneof![3 => near, 1 => (SECONDS, SECONDS)].prop_map(|(one, other)| (time(one), time(other)))
+    }
+
     proptest! {
         #[test]
-        fn a_time_lies_in_its_period_and_its_end_in_the_next(seconds in 0_i64..253_402_300_800, which in 0_usize..4) {
-            let time = chrono::DateTime::from_timestamp(seconds, 0).unwrap().naive_utc();
+        fn a_time_lies_in_its_period_and_its_end_in_the_next(seconds in SECONDS, which in 0_usize..4) {
+            let time = time(seconds);
             let period = Period::of(Level::ALL[which], time);
             prop_assert!(period.holds(time));
             prop_assert_eq!(Period::of(Level::ALL[which], period.start()), period);
             let next = Period::of(Level::ALL[which], period.end());
             prop_assert_eq!(next.start(), period.end());
             prop_assert!(!period.holds(period.end()));
+        }
+
+        #[test]
+        fn two_times_share_a_name_exactly_where_they_share_a_period((one, other) in two_times(), which in 0_usize..4) {
+            let [here, there] = [one, other].map(|time| Period::of(Level::ALL[which], time));
+            prop_assert_eq!(here.name() == there.name(), here.holds(other));
+            prop_assert_eq!(here.name().cmp(&there.name()), here.start().cmp(&there.start()));
+            prop_assert_eq!(here.name().len(), [7, 10, 13, 16][which]);
+        }
+
+        #[test]
+        fn a_shorter_period_lies_in_one_longer_period(seconds in SECONDS, which in 1_usize..4) {
+            let short = Period::of(Level::ALL[which], time(seconds));
+            let long = Period::of(Level::ALL[which - 1], time(seconds));
+            prop_assert!(long.start() <= short.start() && short.end() <= long.end());
+            prop_assert!(short.name().starts_with(&long.name()));
         }
     }
 }

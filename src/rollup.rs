@@ -12,7 +12,7 @@ use bytes::Bytes;
 use crc_fast::{CrcAlgorithm, checksum, checksum_combine};
 use futures::future::LocalBoxFuture;
 use futures::stream::{self, FuturesUnordered, StreamExt};
-use tokio::sync::{Notify, OnceCell, OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use crate::fetch::{self, Body, Ended, Gathered, Job, Upload};
 use crate::layout::RollupName;
@@ -598,7 +598,7 @@ impl<'p> Rollup<'p> {
             checksum: copied == 0 || self.shared.checksummed_copies.get(),
             copies: copied > 0,
             layout,
-            id: OnceCell::new(),
+            id: Mutex::default(),
         });
         let (cancel, cancelled) = watch::channel(false);
         let (ended, done) = oneshot::channel();
@@ -796,7 +796,7 @@ impl<'p> Rollup<'p> {
             let ranges = &upload.layout.copied;
             let copies = (1_u16..).zip(ranges).map(|(number, range)| {
                 let range = (ranges.len() > 1).then_some(*range);
-                self.shared.destination.copy_part(&self.key, id, number, base, range)
+                self.shared.destination.copy_part(&self.key, &id, number, base, range)
             });
             let mut copies = stream::iter(copies).buffered(SIDE_REQUESTS);
             while let Some(part) = copies.next().await {
@@ -805,7 +805,7 @@ impl<'p> Rollup<'p> {
         }
         parts.extend_from_slice(sent);
         let crc = crc.filter(|_| upload.checksum);
-        self.shared.destination.complete(&self.key, id, &parts, condition, crc).await
+        self.shared.destination.complete(&self.key, &id, &parts, condition, crc).await
     }
 
     /// Stops reading and aborts the upload, if there is one.
@@ -816,11 +816,7 @@ impl<'p> Rollup<'p> {
         // Nobody listens where the reading has ended.
         let _ = cancel.send(true);
         let _ = done.await;
-        if let Some(id) = upload.id.get()
-            && let Err(failure) = upload.to.abort(&upload.key, id).await
-        {
-            tracing::warn!("an unfinished upload stays behind, a lifecycle rule will remove it: {failure}");
-        }
+        upload.abort().await;
         Answer::Done
     }
 

@@ -16,10 +16,13 @@ enum Form {
 }
 
 impl ETag {
-    /// Takes an entity tag with or without its quotes.
+    /// Takes an entity tag with or without its quotes, however many pairs: what is shown is read as the same tag again.
     #[must_use]
     pub fn new(text: &str) -> Self {
-        let bare = text.strip_prefix('"').and_then(|t| t.strip_suffix('"')).unwrap_or(text);
+        let mut bare = text;
+        while let Some(inner) = bare.strip_prefix('"').and_then(|t| t.strip_suffix('"')) {
+            bare = inner;
+        }
         Self(md5_digits(bare).map_or_else(|| Form::Opaque(bare.into()), Form::Md5))
     }
 
@@ -76,6 +79,8 @@ pub struct Source {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -84,6 +89,14 @@ mod tests {
             assert_eq!(ETag::new(tag).to_string(), tag);
             assert_eq!(ETag::new(&format!("\"{tag}\"")), ETag::new(tag));
             assert_eq!(ETag::new(tag).quoted(), format!("\"{tag}\""));
+        }
+    }
+    proptest! {
+        #[test]
+        fn an_etag_of_any_text_survives_being_shown_and_read_again(text in "(\"|\\PC){0,6}|[0-9a-f]{31,33}|(?s:.)*") {
+            let tag = ETag::new(&text);
+            prop_assert_eq!(ETag::new(&tag.to_string()), tag.clone());
+            prop_assert_eq!(ETag::new(&tag.quoted()), tag);
         }
     }
 }

@@ -1,3 +1,4 @@
+use proptest::prelude::*;
 use rstest::rstest;
 
 use super::*;
@@ -259,4 +260,141 @@ fn every_default_of_the_list_holds() {
         .collect();
     let config = |variables| format!("{:?}", with(variables).unwrap());
     assert_eq!(config(&written), config(&[]));
+}
+
+/// Names of settings, of what is nearly one, and of what is none.
+fn any_name() -> impl Strategy<Value = Vec<u8>> {
+    let settings = prop::sample::select(VARIABLES.iter().map(|variable| variable.name.to_owned()).collect::<Vec<_>>());
+    prop_oneof![
+        12 => settings.prop_map(String::into_bytes),
+        1 => Just(b"JOB_COMPLETION_INDEX".to_vec()),
+        1 => "(?i)rollup_[A-Z_]{0,12}|ROLLUP_(?s:.){0,5}|(?s:.){1,12}".prop_map(String::into_bytes),
+        1 => prop::collection::vec(any::<u8>(), 0..9).prop_map(|rest| [b"ROLLUP_", &*rest].concat()),
+    ]
+}
+
+/// Values that some setting takes, values that are nearly such, and noise.
+fn any_value() -> impl Strategy<Value = Vec<u8>> {
+    let number = "[0-9]{1,22}(\\.[0-9]{1,20})?(e[+-]?[0-9]{1,5})? ?([kKMGTPEZ]i?)?B?";
+    let span = "([0-9]{1,20} ?(ns|us|ms|s|m|h|d|w|month|M|y|years)? ?){1,3}";
+    let time =
+        "[+-]?[0-9]{1,7}-[0-9]{2}-[0-9]{2}(T[0-9]{2}:[0-9]{2}:[0-9]{2}(\\.[0-9]{1,12})?(Z|[+-][0-9]{2}:[0-9]{2}))?";
+    let word = "true|no|1|0|auto|bunyan|pretty|month|day|hour|10min|/tmp/report";
+    let place = "(s3://)?[a-z0-9.-]{1,9}(/(?s:.){0,9})?|\\{group\\}[/a-z-]{0,3}\\{(period|year|day|hour)\\}(?s:.)?";
+    prop_oneof![
+        2 => word.prop_map(String::into_bytes),
+        2 => number.prop_map(String::into_bytes),
+        2 => span.prop_map(String::into_bytes),
+        2 => time.prop_map(String::into_bytes),
+        2 => place.prop_map(String::into_bytes),
+        1 => "(?s:.){0,9}".prop_map(String::into_bytes),
+        1 => prop::collection::vec(any::<u8>(), 0..9),
+    ]
+}
+
+/// Whatever was accepted is within its bounds, and can be planned with.
+fn within_bounds(config: &Config) {
+    assert!((8 << 20..4 << 30).contains(&config.buffer));
+    assert!((1..=1_000_000).contains(&config.batch_objects));
+    assert!((5 << 20..=40 << 30).contains(&config.batch_bytes));
+    assert!(!matches!(config.concurrency, Concurrency::Fixed(count) if !(1..=1024).contains(&count)));
+    assert!(config.shard.count() <= 1000 && config.shard.index() < config.shard.count());
+    assert!(config.time_limit.is_none_or(|limit| !limit.is_zero()));
+    assert!(config.since.zip(config.until).is_none_or(|(since, until)| since < until));
+    assert!(config.termination_log.as_ref().is_none_or(|path| path.is_absolute()));
+    let mut planner = crate::plan::Planner::new(config.planning(), "2019-09-14T17:00:00Z".parse().unwrap());
+    for key in ["2019-09-14-10-11-12-AB", "2019-09-14-10-11-12-AC", "9999-12-31-23-59-59-AB"] {
+        let key = format!("{}{key}", config.source.prefix());
+        let _ = planner.skip_to(&key);
+        let etag = crate::source::ETag::new("e");
+        let _ = planner.push(crate::plan::Listed { key: &key, etag, size: 1, storage: crate::plan::Storage::Readable });
+    }
+    let _ = planner.finish();
+}
+
+const UNITS: [(&str, u128); 12] = [
+    ("", 1),
+    ("B", 1),
+    ("kB", 1000),
+    ("KiB", 1 << 10),
+    ("MB", 1_000_000),
+    ("MiB", 1 << 20),
+    (" MiB", 1 << 20),
+    ("GB", 1_000_000_000),
+    ("GiB", 1 << 30),
+    ("TiB", 1 << 40),
+    ("PiB", 1 << 50),
+    ("EiB", 1 << 60),
+];
+
+#[cfg(unix)]
+proptest! {
+    #[test]
+    fn any_environment_makes_settings_within_their_bounds_or_problems_that_name_their_variable(
+        variables in prop::collection::vec((any_name(), any_value()), 0..5),
+        required in prop::bool::weighted(0.9),
+    ) {
+        use std::os::unix::ffi::OsStringExt;
+        let given = REQUIRED.iter().filter(|_| required).map(|(name, value)| (OsString::from(name), OsString::from(value)));
+        let variables: Vec<_> =
+            given.chain(variables.into_iter().map(|(name, value)| (OsString::from_vec(name), OsString::from_vec(value)))).collect();
+        match Config::from_env(variables.clone()) {
+            Ok(config) => within_bounds(&config),
+            Err(errors) => {
+                prop_assert!(!errors.sentences().is_empty());
+                let given = variables.iter().map(|(name, _)| printable(&name.to_string_lossy()));
+                let names: Vec<_> = given.chain(REQUIRED.map(|(name, _)| name.to_owned())).collect();
+                for sentence in errors.sentences() {
+                    prop_assert!(names.iter().any(|name| sentence.starts_with(name)), "{}", sentence);
+                }
+                prop_assert!(!errors.to_string().contains(|letter: char| letter.is_control() && letter != '\n'));
+            }
+        }
+    }
+
+    #[test]
+    fn one_setting_of_any_value_is_taken_or_is_the_only_one_complained_of(
+        which in 0..VARIABLES.len(),
+        value in any_value(),
+    ) {
+        use std::os::unix::ffi::OsStringExt;
+        let name = VARIABLES[which].name;
+        let others = REQUIRED.iter().filter(|(required, _)| *required != name);
+        let others = others.map(|(name, value)| (OsString::from(name), OsString::from(value)));
+        let variables: Vec<_> = others.chain([(OsString::from(name), OsString::from_vec(value))]).collect();
+        match Config::from_env(variables) {
+            Ok(config) => within_bounds(&config),
+            Err(errors) => {
+                prop_assert!(errors.sentences().iter().all(|sentence| sentence.starts_with(name)), "{}", errors);
+            }
+        }
+    }
+
+    #[test]
+    fn a_size_is_taken_exactly_where_it_lies_within_its_bounds_and_to_the_byte(
+        number in prop_oneof![0_u64..50, 0_u64..50_000, 0_u64..50_000_000_000, any::<u64>()],
+        (unit, factor) in prop::sample::select(&UNITS[..]),
+    ) {
+        let text = format!("{number}{unit}");
+        let bytes = u128::from(number) * factor;
+        for (name, bounds) in [("ROLLUP_BUFFER", 8_u128 << 20..=(4 << 30) - 1), ("ROLLUP_BATCH_BYTES", 5 << 20..=40 << 30)] {
+            let config = with(&[(name, &text)]);
+            let read = config.ok().map(|c| if name == "ROLLUP_BUFFER" { c.buffer } else { c.batch_bytes });
+            prop_assert_eq!(read.map(u128::from), Some(bytes).filter(|bytes| bounds.contains(bytes)), "{}", text);
+        }
+    }
+
+    #[test]
+    fn a_time_span_is_taken_to_the_second_or_refused_where_it_is_beyond_counting(
+        number in prop_oneof![1_u64..100, any::<u64>()],
+        (unit, factor) in prop::sample::select(vec![("s", 1_u128), ("m", 60), ("h", 3600), (" h", 3600), ("d", 86_400), ("w", 604_800)]),
+    ) {
+        let text = format!("{number}{unit}");
+        let seconds = u64::try_from(u128::from(number) * factor).ok();
+        for name in ["ROLLUP_SETTLE", "ROLLUP_TIME_LIMIT"] {
+            let config = with(&[(name, &text)]);
+            let read = config.ok().and_then(|c| if name == "ROLLUP_SETTLE" { c.settle } else { c.time_limit });
+            prop_assert_eq!(read, seconds.map(Duration::from_secs), "{}", text);
+        }
+    }
 }

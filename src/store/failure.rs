@@ -1,12 +1,13 @@
 //! What can go wrong with a request, told apart by what the program does about it.
 
 use std::error::Error as StdError;
-use std::fmt;
+use std::{fmt, io};
 
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 use super::Operation;
+use super::connect::Unanswered;
 
 /// A request that did not succeed.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -44,6 +45,8 @@ pub enum Kind {
     Elsewhere(Option<String>),
     /// No credentials, or such as S3 does not know or takes for expired.
     Credentials,
+    /// The endpoint's certificate is not trusted, or not its own.
+    Certificate,
     /// The clocks of this machine and of S3 are too far apart.
     Clock,
     /// 503 or 429: asked too often.
@@ -71,7 +74,7 @@ impl Failure {
     #[must_use]
     pub fn hopeless(&self) -> bool {
         match self.kind {
-            Kind::NoSuchBucket | Kind::Elsewhere(_) | Kind::Credentials | Kind::Clock => true,
+            Kind::NoSuchBucket | Kind::Elsewhere(_) | Kind::Credentials | Kind::Certificate | Kind::Clock => true,
             Kind::Denied => !self.operation.reads_an_object(),
             _ => false,
         }
@@ -91,13 +94,14 @@ impl Failure {
         let kind = match &error {
             SdkError::ServiceError(_) => kind(operation, status.unwrap_or(0), code.as_deref(), region),
             _ if mentions_credentials(&error) => Kind::Credentials,
+            _ if refuses_certificate(&error) => Kind::Certificate,
             _ => Kind::NoAnswer,
         };
         let detail = match (&code, error.message(), status) {
             (Some(code), Some(message), _) => format!("{code}: {message}"),
             (Some(code), None, _) => code.clone(),
             (None, _, Some(status)) if matches!(error, SdkError::ServiceError(_)) => format!("HTTP status {status}"),
-            _ => innermost(&error),
+            _ => unanswered(&error),
         };
         let ambiguous = matches!(kind, Kind::NoAnswer | Kind::Server);
         Self::new(kind, operation, bucket, key, &detail).ambiguous_if(ambiguous)
@@ -164,8 +168,22 @@ fn mentions_credentials(error: &(dyn StdError + 'static)) -> bool {
     chain(error).any(<dyn std::error::Error + 'static>::is::<aws_credential_types::provider::error::CredentialsError>)
 }
 
-fn innermost(error: &(dyn StdError + 'static)) -> String {
-    chain(error).last().map_or_else(String::new, ToString::to_string)
+fn refuses_certificate(error: &(dyn StdError + 'static)) -> bool {
+    chain(error).any(|error| {
+        // The source of an I/O error is its payload's source, not its payload.
+        let mut payload = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        while let Some(nested) = payload.and_then(|error| error.downcast_ref::<io::Error>()) {
+            payload = nested.get_ref();
+        }
+        let tls = payload.and_then(|error| error.downcast_ref::<rustls::Error>());
+        matches!(tls, Some(rustls::Error::InvalidCertificate(_)))
+    })
+}
+
+/// The endpoint and everything that went wrong on the way to it; of other errors the innermost says most.
+fn unanswered(error: &(dyn StdError + 'static)) -> String {
+    let whys: Vec<_> = chain(error).skip_while(|error| !error.is::<Unanswered>()).map(ToString::to_string).collect();
+    if whys.is_empty() { chain(error).last().map_or_else(String::new, ToString::to_string) } else { whys.join(": ") }
 }
 
 /// Text from the network on one line, without control characters, and of bounded length: it ends in logs and terminals.
@@ -193,9 +211,18 @@ impl fmt::Display for Failure {
                 "; the credentials are refused: check the access key and its secret, log in again (SSO), or see why the \
                  role's token is not fresh"
             ),
+            Kind::Certificate => write!(
+                f,
+                "; if the endpoint is the right one, name a PEM file with its certificate authority in AWS_CA_BUNDLE, \
+                 which is then trusted instead of the system's"
+            ),
             Kind::Clock => write!(f, "; set this machine's clock"),
             Kind::Archived => write!(f, "; restore the object first (RestoreObject), or let it lie"),
             Kind::Throttled | Kind::Server => write!(f, "; tried again in vain: run again later"),
+            Kind::NoAnswer if detail.contains("tunnel error") => write!(
+                f,
+                "; the proxy of HTTPS_PROXY does not let it through: check the proxy, or name the endpoint's host in NO_PROXY"
+            ),
             Kind::NoAnswer => write!(f, "; check the network, the proxy and the endpoint, then run again"),
             Kind::Damaged => write!(f, "; the object or the connection is damaged"),
             Kind::Checksum => write!(f, "; nothing was written, run again"),

@@ -40,11 +40,12 @@ pub(crate) struct Backend {
     pub(crate) world: Arc<World>,
 }
 
-/// Rides on a request for `DeleteObjects`: the keys that shall fail, with which code, and whether they are deleted.
+/// Rides on a request for `DeleteObjects`: the keys that shall fail, with which code (`None`: without a word), and
+/// whether they are deleted.
 #[derive(Clone, Debug)]
 pub(crate) struct KeyErrors {
     pub(crate) when: When,
-    pub(crate) code: &'static str,
+    pub(crate) code: Option<&'static str>,
     pub(crate) applied: bool,
 }
 
@@ -298,6 +299,9 @@ impl s3s::S3 for Backend {
         let mut errors = Vec::new();
         for named in input.delete.objects {
             let fault = faults.as_ref().filter(|fault| fault.when.fits_key(&named.key));
+            if fault.is_some_and(|fault| fault.code.is_none()) {
+                continue;
+            }
             let refused = if self.world.denies(Operation::DeleteObjects, &input.bucket, &named.key) {
                 Some(crate::store::access_denied())
             } else {
@@ -415,7 +419,7 @@ impl s3s::S3 for Backend {
 }
 
 fn injected(fault: &KeyErrors) -> S3Error {
-    S3Error::with_message(fault.code.parse().expect("any text is a code"), "a fault of the testbed")
+    S3Error::with_message(fault.code.unwrap_or_default().parse().expect("any text is a code"), "a fault of the testbed")
 }
 
 fn key_error(key: String, error: &S3Error) -> Error {

@@ -150,9 +150,21 @@ pub enum FaultKind {
     KeyError(&'static str),
     /// `DeleteObjects` answers this code for every key that fits, after it deleted them.
     KeyErrorAfter(&'static str),
+    /// `DeleteObjects` leaves every object that fits as it is, and its answer does not name it.
+    KeyUnnamed,
 }
 
 impl FaultKind {
+    /// Of a fault of single keys: which code they are answered with, if they are, and whether they are deleted.
+    pub(crate) fn of_keys(&self) -> Option<(Option<&'static str>, bool)> {
+        match self {
+            Self::KeyError(code) => Some((Some(code), false)),
+            Self::KeyErrorAfter(code) => Some((Some(code), true)),
+            Self::KeyUnnamed => Some((None, false)),
+            _ => None,
+        }
+    }
+
     /// Whether the request is to be applied at all.
     pub(crate) fn applies(&self) -> bool {
         !matches!(self, Self::Status(..) | Self::ResetBefore | Self::OkWithErrorBody(_) | Self::HangBefore)

@@ -142,9 +142,8 @@ impl Front {
         wait(fate.delay).await;
         let refusal = self.refusal(&parts, &record);
         let (when, fault) = fate.fault.unzip();
-        if let Some(FaultKind::KeyError(code) | FaultKind::KeyErrorAfter(code)) = fault {
+        if let Some((code, applied)) = fault.as_ref().and_then(FaultKind::of_keys) {
             let when = when.expect("a fault has a condition");
-            let applied = matches!(fault, Some(FaultKind::KeyErrorAfter(_)));
             parts.extensions.insert(KeyErrors { when, code, applied });
         }
 
@@ -175,7 +174,8 @@ impl Front {
         match fault.filter(|fault| !refused && fault.applies()) {
             Some(FaultKind::LostAnswer) => return Err(Reset),
             Some(FaultKind::HangAfter) => return std::future::pending().await,
-            Some(FaultKind::KeyError(_) | FaultKind::KeyErrorAfter(_)) | None => {}
+            None => {}
+            Some(fault) if fault.of_keys().is_some() => {}
             Some(fault) => response = distorted(response, &fault, token.as_deref()).await,
         }
         if head {

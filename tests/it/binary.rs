@@ -8,24 +8,24 @@ use testbed::{Moment, Operation, Spec, When};
 use crate::bench::{Bench, LOGS, OUT};
 
 /// The program with an empty environment but for these variables.
-fn program(variables: &[(&str, &str)]) -> Command {
+pub(crate) fn program(variables: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_s3-log-rollup"));
     command.env_clear().env("AWS_EC2_METADATA_DISABLED", "true").envs(variables.iter().copied());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
-fn run(command: &mut Command) -> (i32, String, String) {
+pub(crate) fn run(command: &mut Command) -> (i32, String, String) {
     let Output { status, stdout, stderr } = command.output().expect("it starts");
     let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
     (status.code().expect("it exits"), text(stdout), text(stderr))
 }
 
-const WHERE: [(&str, &str); 2] =
+pub(crate) const WHERE: [(&str, &str); 2] =
     [("ROLLUP_SOURCE", "s3://acme-logs/logs/"), ("ROLLUP_DESTINATION", "s3://acme-rollups/rollup/")];
 
 /// Settings that reach a served testbed.
-fn reach<'a>(url: &'a str, more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+pub(crate) fn reach<'a>(url: &'a str, more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
     let mut variables = vec![
         ("AWS_ENDPOINT_URL", url),
         ("AWS_REGION", "us-east-1"),

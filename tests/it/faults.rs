@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use rstest::rstest;
+use s3_log_rollup::manifest::{Scope, encode};
 use s3_log_rollup::pass::Ended;
 use s3_log_rollup::report::Ending;
 use testbed::{BucketOptions, FaultKind, Moment, Operation, Quirks, Settings, Spec, When};
@@ -195,12 +196,13 @@ async fn what_a_listing_that_ended_early_did_not_show_is_done_by_the_next_pass()
 }
 
 #[rstest]
-#[case::newer("{\"version\":2}", "version 2")]
-#[case::damaged("{\"version\":1,\"rollup\":\"2026-", "damaged")]
-#[case::another_rollups("{\"version\":1,\"rollup\":\"x\",\"base\":null,\"merged\":[]}", "belongs to the rollup")]
+#[case::newer(b"{\"version\":2}".to_vec(), "version 2")]
+#[case::cut(b"{\"version\":1,\"rollup\":\"2026-".to_vec(), "damaged")]
+#[case::altered(b"{\"version\":1,\"rollup\":\"2026-01-31\",\"base\":null,\"merged\":[]}".to_vec(), "checksum")]
+#[case::another_rollups(encode("x", None, Scope { bucket: LOGS, prefix: "logs/" }, &[], &[]), "belongs to the rollup")]
 #[tokio::test(start_paused = true)]
 async fn a_manifest_that_cannot_be_used_fails_its_rollup_alone_and_nothing_is_deleted(
-    #[case] manifest: &'static str,
+    #[case] manifest: Vec<u8>,
     #[case] says: &str,
 ) {
     let mut bench = Bench::new();
@@ -406,6 +408,16 @@ async fn at_its_time_limit_a_pass_ends_well_and_reports_the_backlog() {
     bench.once();
     assert_eq!(bench.bed.keys_under(OUT, "rollup/_manifests/"), [""; 0]);
     done(&bench.pass(&[]).await);
+    bench.balanced();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_time_limit_beyond_what_a_clock_can_count_limits_nothing() {
+    let mut bench = Bench::new();
+    bench.log("logs/2026-01-31-10-00-00-A", "line\n");
+    let ended = bench.pass(&[("ROLLUP_TIME_LIMIT", "500000000000y")]).await;
+    done(&ended);
+    assert_eq!(ended.report.ending, Ending::Done);
     bench.balanced();
 }
 

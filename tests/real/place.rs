@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_s3::operation::get_object::GetObjectError;
 use bytes::Bytes;
 use futures::stream::{self, StreamExt as _};
 use testbed::{Generator, Ledger, Spec};
@@ -60,6 +61,12 @@ impl Server {
     }
 }
 
+/// Of everything that is left to chance: `SEED`, or a fresh one.
+pub(crate) fn seed() -> u64 {
+    let given = env::var("SEED").ok().filter(|seed| !seed.is_empty());
+    given.map_or_else(|| fastrand::u64(..1_000_000), |seed| seed.parse().expect("SEED is a number"))
+}
+
 /// An object of a listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Listed {
@@ -99,17 +106,35 @@ impl Place {
 
     /// Puts generated log objects under `logs/`, with their lines into the ledger.
     pub(crate) async fn fill(&mut self, spec: &Spec) -> BTreeMap<String, Bytes> {
-        let spec = Spec { prefix: SOURCE.to_owned(), ..spec.clone() };
-        let objects: BTreeMap<_, _> = self.generator.objects(&spec).collect();
-        self.put_logs(&objects).await;
+        let objects = self.announce(std::slice::from_ref(spec));
+        self.send(&objects).await;
         objects
+    }
+
+    /// Generates log objects, with their lines into the ledger, that are still to be [sent](Self::send).
+    pub(crate) fn announce(&mut self, specs: &[Spec]) -> BTreeMap<String, Bytes> {
+        let mut objects = BTreeMap::new();
+        for spec in specs {
+            objects.extend(self.generator.objects(&Spec { prefix: SOURCE.to_owned(), ..spec.clone() }));
+        }
+        self.enter(&objects);
+        objects
+    }
+
+    fn enter(&mut self, objects: &BTreeMap<String, Bytes>) {
+        for (key, body) in objects {
+            self.ledger.put(&self.logs, key, body);
+        }
     }
 
     /// Puts these log objects.
     pub(crate) async fn put_logs(&mut self, objects: &BTreeMap<String, Bytes>) {
-        for (key, body) in objects {
-            self.ledger.put(&self.logs, key, body);
-        }
+        self.enter(objects);
+        self.send(objects).await;
+    }
+
+    /// Puts log objects whose lines are in the ledger.
+    pub(crate) async fn send(&self, objects: &BTreeMap<String, Bytes>) {
         let puts = objects.iter().map(async |(key, body)| {
             let put = self.client.put_object().bucket(&self.logs).key(key).body(body.clone().into());
             put.send().await.unwrap_or_else(|error| panic!("{key} is put: {error:?}"));
@@ -193,6 +218,38 @@ impl Place {
         assert_eq!(self.sources().await, [""; 0], "sources are left");
         self.clean().await;
         self.once().await;
+    }
+
+    /// After a pass that followed killed ones there is no source and no manifest, and each line once.
+    pub(crate) async fn settled(&self) {
+        assert_eq!(self.sources().await, [""; 0], "sources are left");
+        // A killed pass leaves its own probe and uploads behind, which nobody can tell from those of a running one.
+        let manifests = self.leftovers().await.into_iter().filter(|key| !key.contains("/_probe"));
+        assert_eq!(manifests.collect::<Vec<_>>(), [""; 0], "manifests are left");
+        self.once().await;
+    }
+
+    /// Between passes: no line is lost, and none is in the rollups twice, though it may still be in its source as well.
+    pub(crate) async fn nothing_lost(&self) {
+        // The sources first: lines go from them into rollups. A delete of a killed pass may still be on its way.
+        let mut sources = Vec::new();
+        for key in self.sources().await {
+            let object = self.client.get_object().bucket(&self.logs).key(&key).send().await;
+            match object {
+                Ok(object) => sources.push((key, object.body.collect().await.expect("the whole body").into_bytes())),
+                Err(error) => {
+                    assert!(error.as_service_error().is_some_and(GetObjectError::is_no_such_key), "{error:?}");
+                }
+            }
+        }
+        let rollups = self.get_all(&self.rollups, self.rollups().await).await;
+        let found = [
+            self.ledger.check(rollups.clone()).err().filter(|found| found.doubled + found.unknown > 0),
+            self.ledger.check(rollups.into_iter().chain(sources)).err().filter(|found| found.lost + found.unknown > 0),
+        ];
+        if let Some(imbalance) = found.into_iter().flatten().next() {
+            panic!("{}: {imbalance}", self.server.name);
+        }
     }
 
     /// No manifest, no probe, no upload is left.

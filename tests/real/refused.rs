@@ -4,14 +4,14 @@ use rstest::rstest;
 use testbed::Spec;
 
 use crate::place::{Place, fresh_name};
-use crate::proxy::Proxy;
+use crate::proxy::{Plan, Proxy};
 
 #[tokio::test]
 async fn wrong_settings_are_told_all_at_once_and_nothing_is_requested() {
     let Some(mut place) = Place::new().await else { return };
     place.fill(&Spec { objects: 3, ..Spec::default() }).await;
     let before = place.everything().await;
-    let proxy = Proxy::start(&place.server.endpoint, None).await;
+    let proxy = Proxy::start(&place.server.endpoint, Plan::default()).await;
     let endpoint = proxy.endpoint();
     let settings = [
         ("AWS_ENDPOINT_URL_S3", endpoint.as_str()),

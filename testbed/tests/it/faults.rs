@@ -201,6 +201,17 @@ async fn single_keys_of_a_delete_may_fail(#[case] kind: FaultKind, #[case] appli
 }
 
 #[tokio::test]
+async fn a_delete_may_pass_over_a_key_in_silence() {
+    let (bed, client) = logs();
+    bed.put("logs", "a", "");
+    bed.fault(When::operation(Operation::DeleteObjects).key("a"), FaultKind::KeyUnnamed);
+    let delete = Delete::builder().objects(ObjectIdentifier::builder().key("a").build().unwrap()).build().unwrap();
+    let done = client.delete_objects().bucket("logs").delete(delete).send().await.unwrap();
+    assert_eq!((done.deleted().len(), done.errors().len()), (0, 0));
+    assert_eq!(bed.keys("logs"), ["a"]);
+}
+
+#[tokio::test]
 async fn a_gate_lets_a_test_interleave() {
     let (bed, client) = logs();
     let gate = bed.pause(When::operation(Operation::PutObject), Moment::Before);
