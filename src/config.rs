@@ -25,6 +25,7 @@ use crate::key::Location;
 use crate::layout::Layout;
 use crate::period::Level;
 use crate::plan::{PlanSettings, Shard};
+use crate::shown::shown;
 
 /// Settings that are possible, each by itself and all together.
 #[derive(Clone, Debug)]
@@ -174,13 +175,6 @@ impl Config {
 /// (<https://kubernetes.io/docs/concepts/workloads/controllers/job/#completion-mode>).
 const JOB_COMPLETION_INDEX: &str = "JOB_COMPLETION_INDEX";
 
-/// A line break or an escape sequence in a value must not look like the tool's own words.
-fn printable(text: &str) -> String {
-    let plain =
-        |letter: char| if letter.is_control() { letter.escape_default().to_string() } else { letter.to_string() };
-    text.chars().map(plain).collect()
-}
-
 /// What of the environment concerns this tool.
 #[derive(Debug, Default)]
 struct Environment {
@@ -219,7 +213,7 @@ fn is_ours(name: &str) -> bool {
 }
 
 fn stranger(name: &str) -> String {
-    let name = printable(name);
+    let name = shown(name).to_string();
     if let Some(setting) = similar(&name) {
         format!("{name} is not a setting; did you mean {setting}?")
     } else if name.starts_with("ROLLUP_SERVICE_") || name.starts_with("ROLLUP_PORT") {
@@ -352,7 +346,7 @@ impl Problems {
 
     /// `parse` says in a clause what the setting takes, or what is wrong with the text.
     fn parsed<T>(&mut self, name: &str, text: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
-        parse(text).map_err(|clause| self.add(printable(&format!("{name} is `{text}`: {clause}")))).ok()
+        parse(text).map_err(|clause| self.add(shown(&format!("{name} is `{text}`: {clause}")).to_string())).ok()
     }
 
     fn mode(&mut self, keep: Option<bool>, overwrite: Option<bool>) -> Option<Mode> {

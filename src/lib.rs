@@ -3,6 +3,8 @@
 //! The map of the modules; data flows down it, and a file imports only what stands above it here (but for
 //! `error`, which names every module's failures and is returned by all that can end a pass).
 
+pub mod shown;
+
 pub mod source;
 
 pub mod period;

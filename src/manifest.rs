@@ -11,6 +11,7 @@ use crc_fast::{CrcAlgorithm, checksum};
 use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Deserialize, Serialize, Serializer};
 
+use crate::shown::shown;
 use crate::source::{ETag, Source};
 
 /// The only version so far. Another one is refused: its entries could mean something else.
@@ -95,6 +96,8 @@ pub struct Manifest {
     pub merged: Arc<[Source]>,
     /// All others.
     pub foreign: Arc<[Block]>,
+    /// Ids of uploads under the rollup's key that can never be completed once the batch is committed.
+    pub uploads: Vec<String>,
 }
 
 /// Why a manifest cannot be used. It is left alone, and its rollup fails.
@@ -104,13 +107,13 @@ pub enum Unreadable {
     #[error("it has version {0}, and this program reads version {VERSION}: use the version that wrote it")]
     Version(u32),
     /// Not a manifest, or cut.
-    #[error("it is damaged ({0})")]
+    #[error("it is damaged ({})", shown(&.0.to_string()))]
     Damaged(#[from] serde_json::Error),
     /// Some byte is not the one that was written.
     #[error("it is damaged (its bytes do not have its checksum)")]
     Altered,
     /// Of another rollup than its key says.
-    #[error("it belongs to the rollup {0:?}")]
+    #[error("it belongs to the rollup {}", shown(.0))]
     Misplaced(String),
 }
 
@@ -125,8 +128,9 @@ pub fn encode(
     scope: Scope<'_>,
     merged: &[Arc<[Source]>],
     foreign: &[Block],
+    uploads: &[String],
 ) -> Vec<u8> {
-    let document = Document { rollup, base, scope, merged, foreign };
+    let document = Document { rollup, base, scope, merged, foreign, uploads };
     sealed(serde_json::to_vec(&document).expect("strings and numbers only"))
 }
 
@@ -157,15 +161,19 @@ struct Document<'a> {
     scope: Scope<'a>,
     merged: &'a [Arc<[Source]>],
     foreign: &'a [Block],
+    uploads: &'a [String],
 }
 
 impl Serialize for Document<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(4))?;
+        let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("version", &VERSION)?;
         map.serialize_entry("rollup", self.rollup)?;
         map.serialize_entry("base", &self.base.map(ToString::to_string))?;
         map.serialize_entry("merged", &Blocks(self))?;
+        if !self.uploads.is_empty() {
+            map.serialize_entry("uploads", self.uploads)?;
+        }
         map.end()
     }
 }
@@ -212,6 +220,8 @@ struct Read {
     rollup: String,
     base: Option<String>,
     merged: Vec<ReadBlock>,
+    #[serde(default)]
+    uploads: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -252,7 +262,8 @@ pub fn decode(bytes: &[u8], rollup: &str, scope: Scope<'_>) -> Result<Manifest, 
             foreign.push(Block { bucket, objects: others.into() });
         }
     }
-    Ok(Manifest { base: read.base.as_deref().map(ETag::new), merged: merged.into(), foreign: foreign.into() })
+    let base = read.base.as_deref().map(ETag::new);
+    Ok(Manifest { base, merged: merged.into(), foreign: foreign.into(), uploads: read.uploads })
 }
 
 #[cfg(test)]
@@ -272,9 +283,10 @@ mod tests {
         let merged = [Arc::from([source("web/a\n\"ü")]), Arc::from([source("web/b"), source("other/c")])];
         let foreign = [Block { bucket: "elsewhere".into(), objects: Arc::from([source("web/d")]) }];
         let base = ETag::new("abc-3");
-        let bytes = encode("r", Some(&base), SCOPE, &merged, &foreign);
+        let bytes = encode("r", Some(&base), SCOPE, &merged, &foreign, &[String::from("u\n1")]);
         let read = decode(&bytes, "r", SCOPE).expect("it was written just now");
         assert_eq!(read.base, Some(base));
+        assert_eq!(read.uploads, ["u\n1"]);
         assert_eq!(*read.merged, [source("web/a\n\"ü"), source("web/b")]);
         let others: Vec<_> = read.foreign.iter().map(|b| (&*b.bucket, b.objects.len())).collect();
         assert_eq!(others, [("logs", 1), ("elsewhere", 1)]);
@@ -282,7 +294,7 @@ mod tests {
 
     #[test]
     fn what_is_not_a_manifest_of_this_rollup_and_version_is_refused() {
-        let good = encode("r", None, SCOPE, &[], &[]);
+        let good = encode("r", None, SCOPE, &[], &[], &[]);
         assert!(matches!(decode(&good, "other", SCOPE), Err(Unreadable::Misplaced(_))));
         assert!(matches!(decode(&good[..good.len() - 1], "r", SCOPE), Err(Unreadable::Damaged(_))));
         assert!(matches!(decode(b"{\"version\":2}", "r", SCOPE), Err(Unreadable::Version(2))));
@@ -319,11 +331,12 @@ mod tests {
         base: Option<ETag>,
         merged: Vec<Arc<[Source]>>,
         foreign: Vec<Block>,
+        uploads: Vec<String>,
     }
 
     impl Written {
         fn bytes(&self) -> Vec<u8> {
-            encode("r", self.base.as_ref(), SCOPE, &self.merged, &self.foreign)
+            encode("r", self.base.as_ref(), SCOPE, &self.merged, &self.foreign, &self.uploads)
         }
 
         /// Every source with its bucket, those under `scope` first.
@@ -342,8 +355,9 @@ mod tests {
         let lists = prop::collection::vec(any_sources().prop_map(Arc::from), 0..4);
         let block = (prop_oneof![Just(String::from("logs")), any_text()], any_sources())
             .prop_map(|(bucket, sources)| Block { bucket: bucket.into(), objects: sources.into() });
-        let parts = (prop::option::of(any_etag()), lists, prop::collection::vec(block, 0..3));
-        parts.prop_map(|(base, merged, foreign)| Written { base, merged, foreign })
+        let uploads = prop::collection::vec(any_text(), 0..3);
+        let parts = (prop::option::of(any_etag()), lists, prop::collection::vec(block, 0..3), uploads);
+        parts.prop_map(|(base, merged, foreign, uploads)| Written { base, merged, foreign, uploads })
     }
 
     /// What was done to the bytes of a manifest: bits flipped, bytes left out, doubled, or put in.
@@ -359,12 +373,13 @@ mod tests {
             let scope = Scope { prefix: &prefix, ..SCOPE };
             let read = decode(&written.bytes(), "r", scope).unwrap();
             prop_assert_eq!(&read.base, &written.base);
+            prop_assert_eq!(&read.uploads, &written.uploads);
             let own = read.merged.iter().map(|source| (String::from("logs"), source.clone()));
             let others = read.foreign.iter().flat_map(|block| {
                 block.objects.iter().map(|source| (block.bucket.to_string(), source.clone()))
             });
             prop_assert_eq!(own.chain(others).collect::<Vec<_>>(), written.sources(scope));
-            let again = encode("r", read.base.as_ref(), scope, &[Arc::clone(&read.merged)], &read.foreign);
+            let again = encode("r", read.base.as_ref(), scope, &[Arc::clone(&read.merged)], &read.foreign, &read.uploads);
             prop_assert_eq!(decode(&again, "r", scope).unwrap(), read);
         }
 
@@ -404,7 +419,7 @@ mod tests {
                 format!("{{\"version\":1,{text}}}")
             };
             if let Ok(read) = decode(&sealed(document.into_bytes()), "r", SCOPE) {
-                let again = encode("r", read.base.as_ref(), SCOPE, &[Arc::clone(&read.merged)], &read.foreign);
+                let again = encode("r", read.base.as_ref(), SCOPE, &[Arc::clone(&read.merged)], &read.foreign, &read.uploads);
                 prop_assert_eq!(decode(&again, "r", SCOPE).unwrap(), read);
             }
         }

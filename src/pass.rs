@@ -25,10 +25,11 @@ use crate::manifest::{self, BatchId};
 use crate::parts;
 use crate::period::Period;
 use crate::plan::{Batch, BatchEnd, Planner, Reason, Tally};
-use crate::probe::probe;
+use crate::probe;
 use crate::protocol::Policy;
 use crate::report::{Count, Ending, Report};
 use crate::rollup::{Mailbox, OLD_BYTES, Outcome, Rollup, Shared, Trouble};
+use crate::shown::shown;
 use crate::source::ETag;
 use crate::store::{self, Counts, Failure, Page, SdkConfig, Start, Store, Traffic};
 
@@ -170,6 +171,7 @@ fn shared(config: &Config, stores: &Stores, seed: u64, stop: watch::Receiver<boo
         report: RefCell::new(Report { dry_run: config.dry_run, ..Report::default() }),
         stop,
         warned_of_versions: Cell::new(false),
+        uploads_unlisted: Cell::new(false),
         room: Notify::new(),
     }
 }
@@ -212,7 +214,11 @@ impl Pass<'_> {
         if self.config.dry_run {
             return self.dry_run(lister).await;
         }
-        let pending = self.list_manifests().await?;
+        let (pending, abandoned) = self.list_manifests().await?;
+        if !abandoned.is_empty() {
+            let Shared { destination, destination_prefix, .. } = self.shared;
+            probe::remove_abandoned(destination, destination_prefix, &abandoned, self.surroundings.now).await;
+        }
         if !pending.is_empty() {
             self.probe().await?;
             self.settle(&pending, &mut lister.given_up).await?;
@@ -272,15 +278,17 @@ impl Pass<'_> {
     async fn probe(&self) -> Result<(), Error> {
         let id = BatchId::fresh(&mut self.shared.random.borrow_mut());
         let Shared { destination, destination_prefix, .. } = self.shared;
-        let capabilities = probe(destination, destination_prefix, id, self.config.assume_no_overlap).await?;
+        let capabilities = probe::probe(destination, destination_prefix, id, self.config.assume_no_overlap).await?;
         self.shared.checksummed_copies.set(capabilities.checksummed_copies);
         Ok(())
     }
 
-    async fn list_manifests(&self) -> Result<Pending, Failure> {
+    /// The manifests that are there, and what probes of killed passes left.
+    async fn list_manifests(&self) -> Result<(Pending, Vec<store::Object>), Failure> {
         let Shared { destination, destination_prefix, .. } = self.shared;
         let prefix = format!("{destination_prefix}{}", manifest::FOLDER);
         let mut pending = Pending::new();
+        let mut abandoned = Vec::new();
         let mut start = Start::First;
         loop {
             let page = destination.list(&prefix, &start).await?;
@@ -289,12 +297,14 @@ impl Pass<'_> {
                     && let Some(rollup) = RollupName::parse(rollup)
                 {
                     pending.entry(rollup).or_default().push((batch, object.etag));
+                } else if probe::is_abandoned(destination_prefix, &object, self.surroundings.now) {
+                    abandoned.push(object);
                 }
             }
             match page.next.map(Start::Token) {
                 Some(next) if next == start => return Err(destination.does_not_advance(&prefix)),
                 Some(next) => start = next,
-                None => return Ok(pending),
+                None => return Ok((pending, abandoned)),
             }
         }
     }
@@ -308,8 +318,9 @@ impl Pass<'_> {
         let own = own.into_iter().filter(|(name, _)| self.config.shard.takes(name));
         if let Some((name, _)) = other.first() {
             tracing::warn!(
-                "manifests of another level or template are pending, such as {name}'s: they are settled first. Never run \
-                 two layouts side by side"
+                "manifests of another level or template are pending, such as {}'s: they are settled first. Never run \
+                 two layouts side by side",
+                shown(name.as_str())
             );
         }
         let rollups = own.chain(other).map(|(name, listed)| {
@@ -341,7 +352,8 @@ impl Pass<'_> {
             _ if moved > 0 => format!("{moved} of them"),
             _ => return None,
         };
-        Some(Error::Unsettled { rollup: name.key(&self.shared.destination_prefix), why })
+        let rollup = shown(&name.key(&self.shared.destination_prefix)).to_string();
+        Some(Error::Unsettled { rollup, why })
     }
 
     /// Would this run put the source into that rollup?
@@ -356,7 +368,7 @@ impl Pass<'_> {
     fn conclude(&self, outcome: Outcome, given_up: &mut HashSet<RollupName>) -> Result<(), Failure> {
         let Some(trouble) = outcome.trouble else { return Ok(()) };
         let key = outcome.name.key(&self.shared.destination_prefix);
-        tracing::error!(rollup = %key, "the rollup is given up in this pass: {trouble}");
+        tracing::error!(rollup = %shown(&key), "the rollup is given up in this pass: {trouble}");
         self.shared.report.borrow_mut().fail(&key, &trouble.to_string());
         given_up.insert(outcome.name);
         match trouble {

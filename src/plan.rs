@@ -23,6 +23,7 @@ use self::window::Window;
 use crate::key::LogKey;
 use crate::layout::{Layout, RollupName};
 use crate::period::{Level, Period};
+use crate::shown::shown;
 use crate::source::{ETag, Source};
 
 /// One object as a listing shows it.
@@ -173,10 +174,12 @@ pub struct KeyRange {
 /// Keys that carry no time of day, at a level that needs one: partitioned prefixes by event time.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the log objects of group `{group}` carry a date but no time of day (for example `{example}`): their bucket logs \
+    "the log objects of group `{}` carry a date but no time of day (for example `{}`): their bucket logs \
      with partitioned prefixes by event time, so ROLLUP_LEVEL={level} cannot be told from the key; nothing of this \
      group was rolled up in this period. Set ROLLUP_LEVEL to `day` or `month`, or the bucket's PartitionDateSource to \
-     DeliveryTime"
+     DeliveryTime",
+    shown(.group),
+    shown(.example)
 )]
 pub struct EventTimeKeys {
     /// The group, as it stands in the key.

@@ -6,12 +6,13 @@
 use std::cell::RefCell;
 
 use bytes::Bytes;
+use chrono::{DateTime, TimeDelta, Utc};
 use futures::future::join_all;
 
 use crate::error::Error;
 use crate::manifest::{BatchId, FOLDER, PROBE};
 use crate::source::ETag;
-use crate::store::{Condition, Failure, Kind, Part, Store};
+use crate::store::{Condition, Failure, Kind, Object, Part, Store};
 
 /// What a store can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +44,49 @@ pub async fn probe(
             Ok(capabilities)
         }
         Some(what) => Err(Error::ConditionsIgnored { bucket: store.bucket().to_owned(), what: what.to_owned() }),
+    }
+}
+
+/// How old a probe is that nobody is at any more. A live one whose object went would take the store for one that
+/// ignores conditions, so it gets far longer than its few requests take, also on a machine that was asleep; this
+/// machine's clock and the store's are minutes apart at most, or no signature would be accepted.
+const ABANDONED: TimeDelta = TimeDelta::days(1);
+
+/// Is this an object that a probe of a killed pass left?
+#[must_use]
+pub fn is_abandoned(destination_prefix: &str, object: &Object, now: DateTime<Utc>) -> bool {
+    is_probe(destination_prefix, &object.key) && is_old(object.modified, now)
+}
+
+fn is_probe(destination_prefix: &str, key: &str) -> bool {
+    let name = key.strip_prefix(destination_prefix).and_then(|name| name.strip_prefix(FOLDER));
+    let id = name.and_then(|name| name.strip_prefix(PROBE)?.strip_prefix('-'));
+    id.is_some_and(|id| BatchId::parse(id.strip_suffix("-absent").unwrap_or(id)).is_some())
+}
+
+fn is_old(time: Option<DateTime<Utc>>, now: DateTime<Utc>) -> bool {
+    time.is_some_and(|time| now - time > ABANDONED)
+}
+
+/// Removes what probes of killed passes left: their uploads, and then the objects. What cannot be removed stays.
+pub async fn remove_abandoned(store: &Store, destination_prefix: &str, objects: &[Object], now: DateTime<Utc>) {
+    match store.uploads(&format!("{destination_prefix}{FOLDER}{PROBE}-")).await {
+        Ok(uploads) => {
+            for upload in uploads {
+                if is_probe(destination_prefix, &upload.key)
+                    && is_old(upload.at, now)
+                    && let Err(failure) = store.abort(&upload.key, &upload.id).await
+                {
+                    tracing::debug!("an upload of an old probe stays behind: {failure}");
+                }
+            }
+        }
+        Err(failure) => tracing::debug!("uploads of old probes are not looked for: {failure}"),
+    }
+    for object in objects {
+        if let Err(failure) = store.delete(&object.key, Some(&object.etag)).await {
+            tracing::warn!("an old probe stays behind: {failure}");
+        }
     }
 }
 
@@ -135,8 +179,8 @@ impl Probe<'_> {
         join_all(aborted).await.into_iter().collect()
     }
 
-    /// Leaves nothing behind, however the probing ended. What stays is harmless, but a refusal concerns the pass: it
-    /// could delete no manifest either.
+    /// Leaves nothing behind, however the probing ended; the uploads go first, since the object is what shows a later pass
+    /// that there may be some. What stays is harmless, but a refusal concerns the pass: it could delete no manifest either.
     async fn clean_up(&self) -> Result<(), Failure> {
         let mut refused = Ok(());
         let aborted = self.abort_all().await;

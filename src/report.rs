@@ -7,6 +7,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table};
 use indicatif::{BinaryBytes, HumanCount};
 use serde::Serialize;
 
+use crate::shown::shown;
 use crate::store::Traffic;
 
 /// Kubernetes reads at most this much of a termination message (its documentation, "Determine the Reason for Pod
@@ -161,7 +162,7 @@ impl Report {
         let left = self.left.entry(reason.to_owned()).or_default();
         left.count.add(bytes);
         if left.examples.len() < EXAMPLES {
-            left.examples.push(printable(key));
+            left.examples.push(shown(key).to_string());
         }
     }
 
@@ -170,14 +171,14 @@ impl Report {
         let left = self.left.entry(reason.to_owned()).or_default();
         left.count.join(count);
         let room = EXAMPLES.saturating_sub(left.examples.len());
-        left.examples.extend(examples.iter().take(room).map(|key| printable(key)));
+        left.examples.extend(examples.iter().take(room).map(|key| shown(key).to_string()));
     }
 
     /// A rollup was given up.
     pub fn fail(&mut self, rollup: &str, why: &str) {
         self.rollups.failed += 1;
         if self.failures.len() < FAILURES {
-            self.failures.push(Failed { rollup: printable(rollup), why: why.to_owned() });
+            self.failures.push(Failed { rollup: shown(rollup).to_string(), why: why.to_owned() });
         }
     }
 
@@ -302,11 +303,6 @@ fn requests(requests: &BTreeMap<String, u64>) -> String {
     let all: u64 = requests.values().sum();
     let each: Vec<_> = requests.iter().map(|(name, count)| format!("{} {name}", HumanCount(*count))).collect();
     if each.is_empty() { String::from("none") } else { format!("{}: {}", HumanCount(all), each.join(", ")) }
-}
-
-/// A key as it may be shown: control characters escaped, never longer than S3 allows.
-fn printable(key: &str) -> String {
-    key.escape_debug().take(1100).collect()
 }
 
 /// `1 rollup`, `20,000 rollups`.

@@ -4,12 +4,12 @@ use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use indicatif::HumanCount;
-use tracing::Subscriber;
+use tracing::{Level, Metadata, Subscriber};
 use tracing_bunyan_formatter::{BunyanFormattingLayer, JsonStorageLayer};
 use tracing_indicatif::IndicatifLayer;
 use tracing_indicatif::span_ext::IndicatifSpanExt;
 use tracing_indicatif::style::ProgressStyle;
-use tracing_subscriber::filter::EnvFilter;
+use tracing_subscriber::filter::{EnvFilter, filter_fn};
 use tracing_subscriber::fmt;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -21,6 +21,15 @@ use crate::report::Report;
 /// What is logged without `RUST_LOG`. The SDK warns at length of every source of credentials and region that is not there;
 /// where none is, that is an error of our own with the last cause in it.
 const FILTER: &str = "info,aws_config=error";
+
+/// Other crates log requests as they are signed, answers as they come and credentials as they are found, some of it
+/// redacted and some not. Below this level nothing of theirs is shown, whatever `RUST_LOG` says.
+const OTHERS: Level = Level::INFO;
+
+fn is_harmless(metadata: &Metadata<'_>) -> bool {
+    let krate = metadata.target().split("::").next();
+    *metadata.level() <= OTHERS || krate == Some(env!("CARGO_CRATE_NAME"))
+}
 
 /// How this process speaks.
 #[derive(Debug)]
@@ -42,7 +51,7 @@ impl Telemetry {
             LogFormat::Bunyan => false,
         };
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(FILTER));
-        let registry = tracing_subscriber::registry().with(filter);
+        let registry = tracing_subscriber::registry().with(filter).with(filter_fn(is_harmless));
         let mut bar = None;
         if pretty && terminal {
             let style = ProgressStyle::with_template("{spinner} {elapsed} {msg}")

@@ -342,7 +342,7 @@ proptest! {
             Ok(config) => within_bounds(&config),
             Err(errors) => {
                 prop_assert!(!errors.sentences().is_empty());
-                let given = variables.iter().map(|(name, _)| printable(&name.to_string_lossy()));
+                let given = variables.iter().map(|(name, _)| shown(&name.to_string_lossy()).to_string());
                 let names: Vec<_> = given.chain(REQUIRED.map(|(name, _)| name.to_owned())).collect();
                 for sentence in errors.sentences() {
                     prop_assert!(names.iter().any(|name| sentence.starts_with(name)), "{}", sentence);

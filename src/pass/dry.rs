@@ -11,6 +11,7 @@ use crate::manifest::{self, BatchId};
 use crate::parts;
 use crate::plan::Batch;
 use crate::report::{Count, Estimate};
+use crate::shown::shown;
 use crate::source::Source;
 use crate::store::{DELETE_KEYS, Failure, Kind, Operation};
 
@@ -50,7 +51,7 @@ impl Planned {
 impl Pass<'_> {
     /// Lists and plans, and says what a run with the same settings would do.
     pub(super) async fn dry_run(&self, lister: &mut Lister<'_>) -> Result<(), Error> {
-        let pending = self.list_manifests().await?;
+        let (pending, _) = self.list_manifests().await?;
         let mut heads = FuturesUnordered::new();
         let mut estimate = Estimated::default();
         let mut current: Option<Planned> = None;
@@ -154,7 +155,7 @@ impl Pass<'_> {
             Some(_) => "would be appended to",
         };
         if !planned.batches.is_empty() {
-            tracing::info!(rollup = %rollup.escape_debug(), objects, bytes, "{what}");
+            tracing::info!(rollup = %shown(&rollup), objects, bytes, "{what}");
         }
         if keep {
             report.kept += objects;

@@ -26,8 +26,10 @@ use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
+use super::bounded::BoundedAnswers;
 use super::whole::WholeDocuments;
 use crate::error::Error;
+use crate::shown::shown;
 
 /// How long a connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -63,7 +65,7 @@ async fn look_for_credentials(config: &SdkConfig) -> Result<(), Error> {
             let chain = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
             let whys = chain.map(ToString::to_string).collect::<Vec<_>>().join(": ");
             let login = log_in_again(&whys).unwrap_or_default();
-            Err(Error::NoCredentials(whys + &login))
+            Err(Error::NoCredentials(shown(&whys).to_string() + &login))
         }
         Err(_) => Err(Error::NoCredentials(format!("none after {} s", CREDENTIALS.as_secs()))),
     }
@@ -86,6 +88,7 @@ pub fn client(sdk: &SdkConfig, path_style: bool) -> Client {
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
         .force_path_style(path_style)
+        .interceptor(BoundedAnswers)
         .interceptor(WholeDocuments)
         .build();
     Client::from_conf(config)

@@ -8,6 +8,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 use super::Operation;
 use super::connect::Unanswered;
+use crate::shown::shown;
 
 /// A request that did not succeed.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -114,7 +115,7 @@ impl Failure {
             bucket: bucket.to_owned(),
             key: key.map(ToOwned::to_owned),
             ambiguous: false,
-            detail: printable(detail),
+            detail: shown(detail).to_string(),
         }
     }
 
@@ -146,6 +147,8 @@ fn kind(operation: Operation, status: u16, code: Option<&str>, region: Option<St
         ("SlowDown" | "RequestLimitExceeded" | "ThrottlingException" | "Throttling", _) | (_, 429 | 503) => {
             Kind::Throttled
         }
+        // Asked again, the store still would not know how.
+        ("NotImplemented", _) | (_, 501) => Kind::Refused,
         ("RequestTimeout", _) => Kind::NoAnswer,
         ("BadDigest" | "InvalidDigest" | "XAmzContentChecksumMismatch", _) => Kind::Checksum,
         // A multipart upload that S3 itself cannot finish answers 200 with an error in the body.
@@ -186,23 +189,19 @@ fn unanswered(error: &(dyn StdError + 'static)) -> String {
     if whys.is_empty() { chain(error).last().map_or_else(String::new, ToString::to_string) } else { whys.join(": ") }
 }
 
-/// Text from the network on one line, without control characters, and of bounded length: it ends in logs and terminals.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(500).collect()
-}
-
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { kind, operation, bucket, key, detail, .. } = self;
         write!(f, "{operation} s3://{bucket}")?;
         if let Some(key) = key {
-            write!(f, "/{}", key.escape_debug())?;
+            write!(f, "/{}", shown(key))?;
         }
         write!(f, " failed: {detail}")?;
         match kind {
             Kind::Denied => write!(f, "; allow {} there", operation.action()),
             Kind::NoSuchBucket => write!(f, "; check the bucket's name, its account and the endpoint"),
             Kind::Elsewhere(Some(region)) => {
+                let region = shown(region);
                 write!(f, "; the bucket {bucket} is in the region {region}: set AWS_REGION={region}")
             }
             Kind::Elsewhere(None) => write!(f, "; the bucket {bucket} is in another region: set AWS_REGION to it"),

@@ -17,7 +17,6 @@ use s3s::{Body, S3Result};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::SECRET_KEY;
 use crate::answer::{distorted, error};
 use crate::backend::{Backend, KeyErrors};
 use crate::fault::{FaultKind, Faults, Moment, Stop, When};
@@ -70,12 +69,13 @@ pub(crate) struct Front {
     killed: watch::Sender<bool>,
 }
 
-struct AnyKey;
+/// Any access key, with this secret.
+struct AnyKey(String);
 
 #[async_trait::async_trait]
 impl S3Auth for AnyKey {
     async fn get_secret_key(&self, _access_key: &str) -> S3Result<SecretKey> {
-        Ok(SECRET_KEY.into())
+        Ok(self.0.as_str().into())
     }
 }
 
@@ -99,7 +99,7 @@ impl Front {
     pub(crate) fn new(world: Arc<World>) -> Self {
         let mut builder = S3ServiceBuilder::new(Backend { world: Arc::clone(&world) });
         if world.settings.check_signatures {
-            builder.set_auth(AnyKey);
+            builder.set_auth(AnyKey(world.settings.secret_key.clone()));
         }
         builder.set_validation(AnyName);
         let dice = world.settings.jitter.map(fastrand::Rng::with_seed);

@@ -65,5 +65,5 @@ pub use server::Server;
 pub use settings::{BucketOptions, Limits, Quirks, Settings};
 pub use testbed::Testbed;
 
-/// The secret key that goes with every access key.
+/// The secret key that goes with every access key, unless the settings name another.
 pub const SECRET_KEY: &str = "secret";

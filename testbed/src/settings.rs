@@ -18,8 +18,9 @@ pub struct Settings {
     pub region: String,
     /// The account that owns the buckets, compared with `x-amz-expected-bucket-owner`.
     pub owner: String,
-    /// Whether signatures are checked: any access key is good, with the secret key [`SECRET_KEY`](crate::SECRET_KEY).
-    /// Off, requests are taken as unsigned, which is faster.
+    /// The secret key that goes with every access key, [`SECRET_KEY`](crate::SECRET_KEY) by default.
+    pub secret_key: String,
+    /// Whether signatures are checked: any access key is good, with the secret key above. Off, requests are taken as unsigned, which is faster.
     pub check_signatures: bool,
     /// Whether every request is kept for [`requests`](crate::Testbed::requests); off, only the counts are.
     pub keep_requests: bool,
@@ -34,6 +35,7 @@ impl Default for Settings {
             quirks: Quirks::default(),
             region: "us-east-1".to_owned(),
             owner: "111122223333".to_owned(),
+            secret_key: crate::SECRET_KEY.to_owned(),
             check_signatures: true,
             keep_requests: true,
         }

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use s3_log_rollup::config::Config;
 use s3_log_rollup::pass::{self, Ended, Stores, Surroundings};
 use testbed::{Generator, Ledger, Settings, Spec, Testbed};
@@ -67,6 +68,15 @@ impl Bench {
         let config = config(settings);
         let surroundings = Surroundings { now: self.bed.now(), seed: fastrand::u64(..), stop, progress: None };
         pass::run(&config, Stores::open(&config, &self.sdk()), surroundings).await
+    }
+
+    /// One pass whose requests go through another client than the testbed's own.
+    pub(crate) async fn pass_through(&self, client: SharedHttpClient) -> Ended {
+        let (_stop, stop) = watch::channel(false);
+        let config = config(&[]);
+        let sdk = self.sdk().into_builder().http_client(client).build();
+        let surroundings = Surroundings { now: self.bed.now(), seed: fastrand::u64(..), stop, progress: None };
+        pass::run(&config, Stores::open(&config, &sdk), surroundings).await
     }
 
     fn sdk(&self) -> SdkConfig {

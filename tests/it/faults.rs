@@ -199,7 +199,7 @@ async fn what_a_listing_that_ended_early_did_not_show_is_done_by_the_next_pass()
 #[case::newer(b"{\"version\":2}".to_vec(), "version 2")]
 #[case::cut(b"{\"version\":1,\"rollup\":\"2026-".to_vec(), "damaged")]
 #[case::altered(b"{\"version\":1,\"rollup\":\"2026-01-31\",\"base\":null,\"merged\":[]}".to_vec(), "checksum")]
-#[case::another_rollups(encode("x", None, Scope { bucket: LOGS, prefix: "logs/" }, &[], &[]), "belongs to the rollup")]
+#[case::another_rollups(encode("x", None, Scope { bucket: LOGS, prefix: "logs/" }, &[], &[], &[]), "belongs to the rollup")]
 #[tokio::test(start_paused = true)]
 async fn a_manifest_that_cannot_be_used_fails_its_rollup_alone_and_nothing_is_deleted(
     #[case] manifest: Vec<u8>,

@@ -3,12 +3,16 @@
 mod bench;
 mod binary;
 mod commit;
+mod endless;
 mod everyday;
 mod faults;
+mod hostile;
+mod leftovers;
 mod matrix;
 mod network;
 mod pieces;
 mod readme;
+mod secrets;
 mod sources;
 mod sso;
 mod stage;

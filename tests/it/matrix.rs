@@ -147,6 +147,7 @@ fn told(ended: &Ended) -> String {
 fn name(operation: Operation) -> &'static str {
     match operation {
         Operation::ListObjectsV2 => "ListObjectsV2",
+        Operation::ListMultipartUploads => "ListMultipartUploads",
         Operation::GetObject => "GetObject",
         Operation::HeadObject => "HeadObject",
         Operation::GetObjectTagging => "GetObjectTagging",

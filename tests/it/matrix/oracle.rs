@@ -119,7 +119,7 @@ fn alone(scope: Scope, code: u8, says: Vec<&'static str>) -> Expected {
 
 /// What only tidies up or is only a hint: that it fails does no harm and concerns nobody.
 fn is_optional(scope: Scope) -> bool {
-    matches!(scope, Scope::HeadKept | Scope::ListKept | Scope::AbortRollup | Scope::DeleteProbe)
+    matches!(scope, Scope::HeadKept | Scope::ListKept | Scope::ListUploads | Scope::AbortRollup | Scope::DeleteProbe)
 }
 
 /// Server errors that outlast the retries.
@@ -185,10 +185,13 @@ fn not_found(scope: Scope, times: Times) -> Expected {
         // That is what is asked for.
         Scope::CompleteProbe | Scope::AbortProbe | Scope::DeleteManifest => Done,
         Scope::GetSource => Left("gone since they were listed"),
-        Scope::GetRollup | Scope::GetLastByte | Scope::CopyRollup | Scope::CompleteRollup => anew(times),
-        Scope::HeadRollup if times == Times::Once => Done,
+        Scope::GetRollup | Scope::GetLastByte | Scope::SendRollup | Scope::CopyRollup | Scope::CompleteRollup => {
+            anew(times)
+        }
+        // Asked once more.
+        Scope::HeadRollup | Scope::HeadPending | Scope::GetManifest if times == Times::Once => Done,
         Scope::HeadSource => Named(UNDELETED),
-        Scope::SendProbe | Scope::CopyProbe | Scope::SendRollup => alone(scope, 1, vec!["NoSuchUpload"]),
+        Scope::SendProbe | Scope::CopyProbe => alone(scope, 1, vec!["NoSuchUpload"]),
         _ => alone(scope, 1, vec![]),
     }
 }
@@ -234,7 +237,8 @@ pub(crate) enum Leftover {
     Probe,
 }
 
-/// An upload whose id was never told cannot be aborted, and neither an upload nor a probe can go where S3 refuses it.
+/// An upload whose id was never told cannot be aborted by its own pass; a later one ends it when the rollup has moved on
+/// since. Neither an upload nor a probe can go where S3 refuses it.
 pub(crate) fn leftover(scope: Scope, kind: Kind, times: Times) -> Leftover {
     let told = told(scope, kind);
     let refused = match told {
@@ -243,6 +247,9 @@ pub(crate) fn leftover(scope: Scope, kind: Kind, times: Times) -> Leftover {
         _ => true,
     };
     match scope {
+        Scope::CreateRollup if told == (Told::NoAnswer { applied: true }) && times == Times::Forever => {
+            Leftover::Nothing
+        }
         Scope::CreateProbe | Scope::CreateRollup if told == (Told::NoAnswer { applied: true }) => Leftover::Upload,
         Scope::AbortProbe | Scope::AbortRollup if refused => Leftover::Upload,
         Scope::DeleteProbe if refused => Leftover::Probe,

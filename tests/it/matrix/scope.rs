@@ -42,6 +42,8 @@ list! {
         ListRollup,
         /// Whether a kept source whose HEAD was answered 404 is there.
         ListKept,
+        /// Uploads of a rollup that killed passes left.
+        ListUploads,
         GetSource,
         GetManifest,
         GetRollup,
@@ -81,6 +83,7 @@ impl Scope {
     pub(crate) fn operation(self) -> Operation {
         match self {
             Self::ListSources | Self::ListManifests | Self::ListRollup | Self::ListKept => Operation::ListObjectsV2,
+            Self::ListUploads => Operation::ListMultipartUploads,
             Self::GetSource | Self::GetManifest | Self::GetRollup | Self::GetLastByte => Operation::GetObject,
             Self::HeadRollup | Self::HeadPending | Self::HeadSource | Self::HeadKept | Self::HeadProbe => {
                 Operation::HeadObject
@@ -144,6 +147,7 @@ impl Scope {
             Operation::GetObject if self == Self::GetLastByte => Body::Byte,
             Operation::GetObject => Body::Object,
             Operation::ListObjectsV2
+            | Operation::ListMultipartUploads
             | Operation::GetObjectTagging
             | Operation::CreateMultipartUpload
             | Operation::UploadPartCopy
@@ -161,6 +165,7 @@ impl Scope {
             Self::ListManifests => when.prefix("rollup/_manifests/"),
             Self::ListRollup => when.prefix(NEW),
             Self::ListKept => when.prefix(KEPT),
+            Self::ListUploads => when.prefix(LARGE),
             Self::GetSource => when.key(SOURCE),
             Self::HeadSource => when.key(REPLACED),
             Self::HeadKept => when.key(KEPT),
