@@ -8,5 +8,7 @@ pub mod layout;
 pub mod manifest;
 #[path = "../../src/period.rs"]
 pub mod period;
+#[path = "../../src/shown.rs"]
+pub mod shown;
 #[path = "../../src/source.rs"]
 pub mod source;
