@@ -13,7 +13,7 @@ fuzz_target!(|bytes: &[u8]| {
     for bytes in [bytes, &sealed(bytes.to_vec())] {
         if let Ok(read) = decode(bytes, "r", SCOPE) {
             let merged = [Arc::clone(&read.merged)];
-            let again = encode("r", read.base.as_ref(), SCOPE, &merged, &read.foreign);
+            let again = encode("r", read.base.as_ref(), SCOPE, &merged, &read.foreign, &read.uploads);
             assert_eq!(decode(&again, "r", SCOPE).expect("it was written just now"), read);
         }
     }
