@@ -1,9 +1,9 @@
 //! The real pass, with the real SDK, against the testbed in process.
 
 mod bench;
-mod binary_;
 mod binary;
 mod chart;
+mod check;
 mod commit;
 mod endless;
 mod everyday;
