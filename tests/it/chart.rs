@@ -19,6 +19,12 @@ const SCHEMA: &str = include_str!("../../helm/s3-log-rollup/values.schema.json")
 const README: &str = include_str!("../../helm/s3-log-rollup/README.md");
 const CHECK: &str = include_str!("../../helm/s3-log-rollup/templates/tests/check.yaml");
 
+/// What an install of each set-up prints.
+const MINIMAL: &str = include_str!("../../helm/s3-log-rollup/tests/golden/minimal.notes.txt");
+const EKS: &str = include_str!("../../helm/s3-log-rollup/tests/golden/eks.notes.txt");
+const MINIO: &str = include_str!("../../helm/s3-log-rollup/tests/golden/minio.notes.txt");
+const SHARDS: &str = include_str!("../../helm/s3-log-rollup/tests/golden/shards.notes.txt");
+
 /// Settings that have no key under `rollup`.
 const ELSEWHERE: [&str; 4] = [
     // `shards` sets it, and its pods have an index each.
@@ -71,7 +77,8 @@ fn every_setting_has_its_key_and_its_meaning_in_the_values_and_nothing_else_has(
 
 #[test]
 fn the_one_setting_of_the_section_aws_has_its_meaning_there() {
-    let setting = VARIABLES.iter().find(|variable| variable.name == "ROLLUP_FORCE_PATH_STYLE").expect("it is a setting");
+    let setting =
+        VARIABLES.iter().find(|variable| variable.name == "ROLLUP_FORCE_PATH_STYLE").expect("it is a setting");
     assert!(section("aws").contains(&("forcePathStyle".to_owned(), described(setting))), "{}", described(setting));
 }
 
@@ -140,10 +147,10 @@ fn unused(policy: &Policy) -> Vec<String> {
 }
 
 #[rstest]
-#[case::a_bucket_each(include_str!("../../helm/s3-log-rollup/tests/golden/minimal.notes.txt"), "acme-logs/access/", "acme-rollups/access/", false)]
-#[case::a_destination_without_a_slash(include_str!("../../helm/s3-log-rollup/tests/golden/eks.notes.txt"), "acme-logs/access/", "acme-rollups/access", false)]
-#[case::no_prefixes(include_str!("../../helm/s3-log-rollup/tests/golden/shards.notes.txt"), "acme-logs", "acme-rollups", false)]
-#[case::one_bucket_where_logs_are_kept(include_str!("../../helm/s3-log-rollup/tests/golden/minio.notes.txt"), "logs/access/", "logs/rollups/", true)]
+#[case::a_bucket_each(MINIMAL, "acme-logs/access/", "acme-rollups/access/", false)]
+#[case::a_destination_without_a_slash(EKS, "acme-logs/access/", "acme-rollups/access", false)]
+#[case::no_prefixes(SHARDS, "acme-logs", "acme-rollups", false)]
+#[case::one_bucket_where_logs_are_kept(MINIO, "logs/access/", "logs/rollups/", true)]
 #[tokio::test(start_paused = true)]
 async fn the_permissions_that_the_chart_prints_are_enough_and_the_check_tries_every_one(
     #[case] notes: &str,
