@@ -71,7 +71,8 @@ fn untyped(comment: &str) -> &str {
 #[test]
 fn every_setting_has_its_key_and_its_meaning_in_the_values_and_nothing_else_has() {
     let expected: Vec<_> = settings().map(|variable| (key(variable.name), described(variable))).collect();
-    let shown = expected.iter().map(|(key, comment)| format!("  # -- (…) {comment}\n  {key}:\n")).collect::<String>();
+    let shown = expected.iter().map(|(key, comment)| format!("  # -- (…) {comment}\n  {key}:\n"));
+    let shown = shown.collect::<Vec<_>>().concat();
     assert!(section("rollup") == expected, "the section `rollup` of values.yaml needs this:\n{shown}");
 }
 
