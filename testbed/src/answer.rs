@@ -119,6 +119,12 @@ pub(crate) async fn distorted(mut response: Response<Body>, fault: &FaultKind, t
             }
             Body::from(bytes)
         }
+        FaultKind::WrongBit => {
+            let mut bytes = whole.to_vec();
+            bytes[0] ^= 1;
+            relabel(&mut response, bytes.len());
+            Body::from(bytes)
+        }
         FaultKind::Slow(rate) => {
             set_length(&mut response, whole.len());
             slow(&whole, *rate)

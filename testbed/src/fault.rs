@@ -128,6 +128,8 @@ pub enum FaultKind {
     LongBody,
     /// A bit of the answer's body is wrong; the checksum and the length are those of the right one.
     WrongChecksum,
+    /// A bit of the answer's body is wrong, and no checksum is named.
+    WrongBit,
     /// The answer names another `ETag` than the object's.
     WrongETag,
     /// Answered 200 with an `<Error>` of this code in the body, not applied.

@@ -52,6 +52,23 @@ async fn the_whole_of_a_rollup_is_asserted_by_its_crc_and_kept_by_the_store() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn old_bytes_that_come_back_wrong_are_told_by_the_rollups_checksum() {
+    let mut bench = Bench::new();
+    bench.log("logs/2026-01-31-10-00-00-A", "old\n");
+    done(&bench.pass(&[]).await);
+    bench.log("logs/2026-01-31-11-00-00-A", "new\n");
+    // Not every store sends a checksum with the bytes.
+    let old = When::operation(Operation::GetObject).key("rollup/2026-01-31");
+    let fault = bench.bed.fault(old, FaultKind::WrongBit);
+    let ended = bench.pass(&[]).await;
+    assert_eq!((fault.hits(), ended.exit_code()), (1, 1));
+    assert!(ended.report.failures[0].why.contains("not those of its checksum"), "{:?}", ended.report.failures);
+    assert_eq!(bench.text("2026-01-31"), "old\n");
+    done(&bench.pass(&[]).await);
+    bench.balanced();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_store_that_refuses_checksums_with_copied_parts_gets_its_appends_without() {
     let quirks = Quirks {
         refuse_checksum_with_copied_part: true,
