@@ -29,6 +29,7 @@ use crate::shown::shown;
 
 /// Settings that are possible, each by itself and all together.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "settings that are on or off, each by itself")]
 pub struct Config {
     /// Where the log objects are.
     pub source: Location,
@@ -40,6 +41,8 @@ pub struct Config {
     pub mode: Mode,
     /// Send no request that changes anything.
     pub dry_run: bool,
+    /// Try every permission instead of a pass.
+    pub check: bool,
     /// Leave periods that ended less than this ago.
     pub settle: Option<Duration>,
     /// Leave log objects before this.
@@ -246,6 +249,7 @@ struct Texts {
     batch_bytes: Option<String>,
     shard_count: Option<String>,
     shard_index: Option<String>,
+    check: Option<String>,
     force_path_style: Option<String>,
     assume_no_overlap: Option<String>,
     log_format: Option<String>,
@@ -286,6 +290,7 @@ impl Problems {
             self.value("ROLLUP_BATCH_BYTES", t.batch_bytes, |text| size(text, BATCH_BYTES, "5MiB to 40GiB"));
         let count = self.value("ROLLUP_SHARD_COUNT", t.shard_count, |text| number(text, 1..=1000));
         let shard = self.shard(count, t.shard_index, job_completion_index);
+        let check = self.value("ROLLUP_CHECK", t.check, boolean);
         let force_path_style = self.value("ROLLUP_FORCE_PATH_STYLE", t.force_path_style, boolean);
         let assume_no_overlap = self.value("ROLLUP_ASSUME_NO_OVERLAP", t.assume_no_overlap, boolean);
         let log_format = self.value("ROLLUP_LOG_FORMAT", t.log_format, log_format);
@@ -296,6 +301,7 @@ impl Problems {
             layout: layout?,
             mode: mode?,
             dry_run: dry_run?,
+            check: check?,
             settle: settle?,
             since: since?,
             until: until?,

@@ -53,6 +53,19 @@ pub enum Error {
         /// Why.
         why: String,
     },
+    /// `ROLLUP_CHECK` found that the store does not give back what was written.
+    #[error("s3://{bucket}/{key} was written, but {what}. Use a store that keeps objects as they are")]
+    Unfaithful {
+        /// The destination.
+        bucket: String,
+        /// The probe's key.
+        key: String,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// `ROLLUP_CHECK` took too long.
+    #[error("{0}; check the network, the proxy and the endpoint")]
+    Timeout(String),
     /// The operating system refused what the program runs on.
     #[error("the program cannot start: {0}")]
     Runtime(#[from] std::io::Error),
@@ -70,11 +83,12 @@ impl Error {
             | Self::Argument(_)
             | Self::EventTimeKeys(_)
             | Self::CaBundle { .. }
-            | Self::ConditionsIgnored { .. } => 2,
+            | Self::ConditionsIgnored { .. }
+            | Self::Unfaithful { .. } => 2,
             Self::NoCredentials(_) => 3,
             Self::Store(failure) if failure.kind == Kind::Certificate => 2,
             Self::Store(failure) if failure.hopeless() => 3,
-            Self::Runtime(_) | Self::Unsettled { .. } | Self::Store(_) => 1,
+            Self::Runtime(_) | Self::Timeout(_) | Self::Unsettled { .. } | Self::Store(_) => 1,
         }
     }
 }

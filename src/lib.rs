@@ -39,4 +39,6 @@ pub mod probe;
 
 pub mod pass;
 
+pub mod check;
+
 pub mod telemetry;

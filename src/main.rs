@@ -3,9 +3,10 @@
 use std::hash::{BuildHasher, RandomState};
 use std::process::ExitCode;
 
+use s3_log_rollup::check;
 use s3_log_rollup::config::Config;
 use s3_log_rollup::error::Error;
-use s3_log_rollup::pass::{self, Ended, Stores, Surroundings};
+use s3_log_rollup::pass::{self, Stores, Surroundings};
 use s3_log_rollup::store;
 use s3_log_rollup::telemetry::{self, Telemetry};
 
@@ -24,29 +25,31 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return refuse(&Error::Runtime(error), Some(&config)),
     };
-    let telemetry = Telemetry::start(config.log_format, config.termination_log.clone());
-    match runtime.block_on(run(&config, &telemetry)) {
-        Ok(ended) => {
-            let code = ended.exit_code();
-            telemetry.end(&ended);
-            ExitCode::from(code)
-        }
+    match runtime.block_on(run(&config)) {
+        Ok(code) => ExitCode::from(code),
         Err(error) => refuse(&error, Some(&config)),
     }
 }
 
-async fn run(config: &Config, telemetry: &Telemetry) -> Result<Ended, Error> {
+/// The process's exit code.
+async fn run(config: &Config) -> Result<u8, Error> {
+    let telemetry = Telemetry::start(config.log_format, config.termination_log.clone());
     let stop = pass::sigterm()?;
     let sdk = store::sdk_config().await?;
+    let stores = Stores::open(config, &sdk);
+    // The operating system's randomness; two runs that share a seed would share batch ids.
+    let seed = RandomState::new().hash_one(std::process::id());
+    if config.check {
+        let checked = check::run(config, &stores, seed, stop).await;
+        telemetry.end_check(&checked);
+        return Ok(checked.exit_code());
+    }
     let progress = |report: &_| telemetry.progress(report);
-    let surroundings = Surroundings {
-        now: chrono::Utc::now(),
-        // The operating system's randomness; two runs that share a seed would share batch ids.
-        seed: RandomState::new().hash_one(std::process::id()),
-        stop,
-        progress: telemetry.shows_progress().then_some(&progress),
-    };
-    Ok(pass::run(config, Stores::open(config, &sdk), surroundings).await)
+    let progress: Option<&dyn Fn(&_)> = telemetry.shows_progress().then_some(&progress);
+    let surroundings = Surroundings { now: chrono::Utc::now(), seed, stop, progress };
+    let ended = pass::run(config, stores, surroundings).await;
+    telemetry.end(&ended);
+    Ok(ended.exit_code())
 }
 
 fn answer(argument: &str) -> ExitCode {

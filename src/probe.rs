@@ -32,7 +32,7 @@ pub async fn probe(
     assume_no_overlap: bool,
 ) -> Result<Capabilities, Error> {
     let present = format!("{destination_prefix}{FOLDER}{PROBE}-{id}");
-    let probe = Probe { store, present, stale: stale(), uploads: RefCell::default() };
+    let probe = Probe { store, present, stale: ETag::none(), uploads: RefCell::default() };
     let outcome = probe.run().await;
     let cleaned = probe.clean_up().await;
     let (capabilities, ignored) = outcome?;
@@ -90,11 +90,6 @@ pub async fn remove_abandoned(store: &Store, destination_prefix: &str, objects: 
     }
 }
 
-/// A tag that no object has.
-fn stale() -> ETag {
-    ETag::new("00000000000000000000000000000000")
-}
-
 struct Probe<'s> {
     store: &'s Store,
     present: String,
@@ -124,7 +119,7 @@ impl Probe<'_> {
             (&absent, &stale, "PutObject with If-Match of a key that does not exist"),
         ];
         for (key, condition, what) in puts {
-            if !refused(self.put(key, condition).await)? {
+            if !refused(self.put(key, condition).await, *key == absent)? {
                 ignored.get_or_insert(what);
             }
         }
@@ -135,7 +130,7 @@ impl Probe<'_> {
         ];
         for (key, upload, part, condition, what) in completes {
             let answer = self.store.complete(key, upload, std::slice::from_ref(part), condition, None).await;
-            if !refused(answer)? {
+            if !refused(answer, *key == absent)? {
                 ignored.get_or_insert(what);
             }
         }
@@ -199,11 +194,13 @@ impl Probe<'_> {
 }
 
 /// Was a write whose condition fails refused? 404 is S3's answer to If-Match on a missing key; an upload that is gone
-/// after its first refused completion (some stores) was refused before.
-fn refused(written: Result<ETag, Failure>) -> Result<bool, Failure> {
+/// after its first refused completion (some stores) was refused before. Where only some prefixes may be listed, a 404 may
+/// look like a denial, but the same write of the key beside it was allowed.
+fn refused(written: Result<ETag, Failure>, absent: bool) -> Result<bool, Failure> {
     match written {
         Ok(_) => Ok(false),
         Err(failure) if matches!(failure.kind, Kind::Condition | Kind::Conflict | Kind::Missing) => Ok(true),
+        Err(failure) if absent && failure.kind == Kind::Denied => Ok(true),
         Err(failure) => Err(failure),
     }
 }

@@ -12,7 +12,7 @@ use crate::store::Traffic;
 
 /// Kubernetes reads at most this much of a termination message (its documentation, "Determine the Reason for Pod
 /// Failure").
-const TERMINATION_MESSAGE: usize = 4096;
+pub(crate) const TERMINATION_MESSAGE: usize = 4096;
 /// Examples of keys and of failures kept, each.
 const EXAMPLES: usize = 3;
 const FAILURES: usize = 10;

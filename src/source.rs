@@ -26,6 +26,12 @@ impl ETag {
         Self(md5_digits(bare).map_or_else(|| Form::Opaque(bare.into()), Form::Md5))
     }
 
+    /// A tag that no object has: a condition on it fails.
+    #[must_use]
+    pub fn none() -> Self {
+        Self(Form::Md5([0; 16]))
+    }
+
     /// The tag in quotes, as conditions on the wire want it (RFC 9110, section 8.8.3).
     #[must_use]
     pub fn quoted(&self) -> String {

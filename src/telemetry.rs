@@ -14,6 +14,7 @@ use tracing_subscriber::fmt;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::check::{Checked, Finding, Outcome};
 use crate::config::{DEFAULT_TERMINATION_LOG, LogFormat};
 use crate::pass::Ended;
 use crate::report::Report;
@@ -120,6 +121,24 @@ impl Telemetry {
             );
         }
         self.terminate(&report.termination_message());
+    }
+
+    /// Says what `ROLLUP_CHECK` found: one log line for each finding, and the outcome.
+    pub fn end_check(mut self, checked: &Checked) {
+        self.bar.take();
+        for Finding { what, outcome } in &checked.findings {
+            match outcome {
+                Outcome::Works(seen) if seen.is_empty() => tracing::info!("works: {what}"),
+                Outcome::Works(seen) => tracing::info!("works: {what}: {seen}"),
+                Outcome::Untried(why) => tracing::warn!("not tried: {what}: {why}"),
+                Outcome::Fails(error) => tracing::error!("FAILS: {what}: {error}"),
+            }
+        }
+        match checked.exit_code() {
+            0 => tracing::info!(exit_code = 0, "{}", checked.summary()),
+            exit_code => tracing::error!(exit_code, "{}", checked.summary()),
+        }
+        self.terminate(&checked.termination_message());
     }
 
     /// Writes the termination message.

@@ -27,7 +27,7 @@ fn two_settings_are_enough() {
     assert_eq!(config.source.to_string(), "s3://my-logs/s3");
     assert_eq!(config.destination.to_string(), "s3://my-rollups/s3/");
     assert_eq!((config.layout.level(), config.layout.destination_prefix()), (Level::Day, "s3/"));
-    assert_eq!((config.mode, config.dry_run), (Mode::Move, false));
+    assert_eq!((config.mode, config.dry_run, config.check), (Mode::Move, false, false));
     assert!(!config.mode.keeps_sources());
     assert_eq!((config.settle, config.time_limit), (None, None));
     assert_eq!((config.since, config.until), (None, None));
@@ -56,13 +56,14 @@ fn every_setting_arrives_in_its_field() {
         ("ROLLUP_BATCH_BYTES", "5242880"),
         ("ROLLUP_SHARD_COUNT", "3"),
         ("ROLLUP_SHARD_INDEX", "2"),
+        ("ROLLUP_CHECK", "true"),
         ("ROLLUP_FORCE_PATH_STYLE", "on"),
         ("ROLLUP_ASSUME_NO_OVERLAP", "true"),
         ("ROLLUP_LOG_FORMAT", "pretty"),
         ("ROLLUP_TERMINATION_LOG", "/tmp/report"),
     ])
     .unwrap();
-    assert_eq!((config.mode, config.dry_run), (Mode::Overwrite, true));
+    assert_eq!((config.mode, config.dry_run, config.check), (Mode::Overwrite, true, true));
     assert_eq!((config.settle, config.time_limit), (Some(Duration::from_hours(6)), Some(Duration::from_mins(50))));
     assert_eq!(config.since, Some("2019-09-14T00:00:00Z".parse().unwrap()));
     assert_eq!(config.until, Some("2019-09-14T15:00:00Z".parse().unwrap()));

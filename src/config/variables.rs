@@ -103,6 +103,11 @@ pub const VARIABLES: &[Variable] = &[
         "Which of them this one is, from 0. Kubernetes sets JOB_COMPLETION_INDEX in an Indexed Job.",
     ),
     variable(
+        "ROLLUP_CHECK",
+        Value("false"),
+        "Instead of a run: try every permission that it needs and what the store must be able to do, leave nothing behind.",
+    ),
+    variable(
         "ROLLUP_FORCE_PATH_STYLE",
         Value("false"),
         "Address buckets by path, as most S3-compatible stores want it.",

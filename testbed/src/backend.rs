@@ -302,7 +302,7 @@ impl s3s::S3 for Backend {
             if fault.is_some_and(|fault| fault.code.is_none()) {
                 continue;
             }
-            let refused = if self.world.denies(Operation::DeleteObjects, &input.bucket, &named.key) {
+            let refused = if self.world.denies(Operation::DeleteObjects, &input.bucket, Some(&named.key), None) {
                 Some(crate::store::access_denied())
             } else {
                 fault.filter(|fault| !fault.applied).map(injected)

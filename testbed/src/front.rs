@@ -306,8 +306,7 @@ impl Front {
             let missing = "Missing required header for this request: Content-MD5";
             return (!sum).then(|| error(400, "InvalidRequest", missing));
         }
-        let key = record.key.as_deref().or(record.prefix.as_deref()).unwrap_or_default();
-        let denied = self.world.denies(record.operation, bucket, key);
+        let denied = self.world.denies(record.operation, bucket, record.key.as_deref(), record.prefix.as_deref());
         denied.then(|| error(403, "AccessDenied", "Access Denied"))
     }
 

@@ -14,6 +14,7 @@ use crate::connector::Connector;
 use crate::fault::{Fault, FaultKind, Gate, Moment, When};
 use crate::front::Front;
 use crate::object::{Object, etag_of, etag_of_copy};
+use crate::policy::Policy;
 use crate::request::{Operation, Recorded};
 use crate::rope::Rope;
 use crate::schedule::Schedule;
@@ -250,7 +251,13 @@ impl Testbed {
         self.world().hide_missing(bucket);
     }
 
-    /// Takes back every [`deny`](Self::deny) and [`hide_missing`](Self::hide_missing).
+    /// Denies whatever these policies do not allow; `None` allows everything again. As on S3, a listing that is allowed
+    /// for some prefixes only does not let a missing key be told from a denied one.
+    pub fn allow_only(&self, policy: Option<Arc<Policy>>) {
+        self.world().allow_only(policy);
+    }
+
+    /// Takes back every [`deny`](Self::deny), [`hide_missing`](Self::hide_missing) and [`allow_only`](Self::allow_only).
     pub fn allow_again(&self) {
         self.world().allow_again();
     }

@@ -8,6 +8,7 @@ use chrono::{DateTime, Utc};
 use s3s::{S3ErrorCode, S3Result};
 
 use crate::object::Object;
+use crate::policy::Policy;
 use crate::request::Operation;
 use crate::settings::Settings;
 use crate::store::{Store, access_denied};
@@ -27,6 +28,7 @@ pub(crate) struct World {
     clock: Mutex<Option<DateTime<Utc>>>,
     denials: Mutex<Vec<Denial>>,
     hiding: Mutex<BTreeSet<String>>,
+    policy: Mutex<Option<Arc<Policy>>>,
 }
 
 /// A test that panicked with the lock must not make the others fail with a poisoned one.
@@ -42,6 +44,7 @@ impl World {
             clock: Mutex::default(),
             denials: Mutex::default(),
             hiding: Mutex::default(),
+            policy: Mutex::default(),
         }
     }
 
@@ -73,15 +76,23 @@ impl World {
     pub(crate) fn allow_again(&self) {
         lock(&self.denials).clear();
         lock(&self.hiding).clear();
+        lock(&self.policy).take();
     }
 
-    /// Whether an operation on a key (of a listing: its prefix) is denied.
-    pub(crate) fn denies(&self, operation: Operation, bucket: &str, key: &str) -> bool {
-        lock(&self.denials).iter().any(|denial| {
-            denial.permission == operation.permission()
-                && denial.bucket == bucket
-                && key.starts_with(&denial.key_prefix)
-        })
+    pub(crate) fn allow_only(&self, policy: Option<Arc<Policy>>) {
+        *lock(&self.policy) = policy;
+    }
+
+    /// Whether an operation on a key, or on a bucket where there is none, is denied. A listing names its prefix.
+    pub(crate) fn denies(&self, operation: Operation, bucket: &str, key: Option<&str>, prefix: Option<&str>) -> bool {
+        let policy = lock(&self.policy).clone();
+        let text = key.or(prefix).unwrap_or_default();
+        policy.is_some_and(|policy| !policy.allows(operation, bucket, key, prefix))
+            || lock(&self.denials).iter().any(|denial| {
+                denial.permission == operation.permission()
+                    && denial.bucket == bucket
+                    && text.starts_with(&denial.key_prefix)
+            })
     }
 
     pub(crate) fn hide_missing(&self, bucket: &str) {
@@ -91,7 +102,7 @@ impl World {
     /// The object of a read. A key that is not there is told from a denied one only to who may list the bucket.
     pub(crate) fn find(&self, bucket: &str, key: &str, version: Option<&str>) -> S3Result<Arc<Object>> {
         let found = self.store().version(bucket, key, version);
-        let hides = || lock(&self.hiding).contains(bucket) || self.denies(Operation::ListObjectsV2, bucket, "");
+        let hides = || lock(&self.hiding).contains(bucket) || self.denies(Operation::ListObjectsV2, bucket, None, None);
         found.map_err(|error| if *error.code() == S3ErrorCode::NoSuchKey && hides() { access_denied() } else { error })
     }
 

@@ -140,6 +140,7 @@ async fn killed_once(base: &Bench, known: &Watch, keep: bool, whole: &Run, kill:
     watch.holds()?;
     done(&bench.pass(&settings).await);
     watch.complete(keep)?;
+    watch.no_uploads()?;
     if keep {
         bench.ledger.check_testbed_kept(&bench.bed, (OUT, "rollup/"), (LOGS, "logs/")).map_err(|it| it.to_string())?;
         done(&bench.pass(&[]).await);
@@ -255,7 +256,7 @@ async fn killed_twice(base: &Bench, known: &Watch, whole: &Run, first: Kill, sli
         replayed(&run(&twice, &watch, &SMALL, 2, Some(second), &[]).await, &second_whole, second).map_err(say)?;
         watch.holds().map_err(say)?;
         done(&twice.pass(&[]).await);
-        watch.complete(false).map_err(say)?;
+        watch.complete(false).and_then(|()| watch.no_uploads()).map_err(say)?;
         let balance = twice.ledger.check_testbed(&twice.bed, (OUT, "rollup/"), (LOGS, "logs/"));
         balance.map_err(|imbalance| say(imbalance.to_string()))?;
         kills += 1;

@@ -2,6 +2,7 @@
 
 mod bench;
 mod binary;
+mod check;
 mod commit;
 mod endless;
 mod everyday;

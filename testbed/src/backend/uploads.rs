@@ -108,7 +108,7 @@ impl Backend {
         let CopySource::Bucket { bucket, key, version_id } = &input.copy_source else {
             return Err(s3_error!(NotImplemented, "A copy source is /bucket/key"));
         };
-        if self.world.denies(Operation::GetObject, bucket, key) {
+        if self.world.denies(Operation::GetObject, bucket, Some(key), None) {
             return Err(access_denied());
         }
         let source = self.world.find(bucket, key, version_id.as_deref());
