@@ -1,15 +1,29 @@
-//! What the Helm chart says of the settings, compared with the settings.
+//! What the Helm chart says of the settings and of permissions, compared with the program's.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
+use rstest::rstest;
+use s3_log_rollup::check;
 use s3_log_rollup::config::{Fallback, VARIABLES, Variable};
+use s3_log_rollup::pass::Stores;
 use serde_json::Value;
+use testbed::{Operation, Policy};
+use tokio::sync::watch;
+
+use crate::bench::{Bench, config, done};
 
 const CHART: &str = include_str!("../../helm/s3-log-rollup/Chart.yaml");
 const VALUES: &str = include_str!("../../helm/s3-log-rollup/values.yaml");
 const SCHEMA: &str = include_str!("../../helm/s3-log-rollup/values.schema.json");
 const README: &str = include_str!("../../helm/s3-log-rollup/README.md");
 const CHECK: &str = include_str!("../../helm/s3-log-rollup/templates/tests/check.yaml");
+
+/// What an install of each set-up prints.
+const MINIMAL: &str = include_str!("../../helm/s3-log-rollup/tests/golden/minimal.notes.txt");
+const EKS: &str = include_str!("../../helm/s3-log-rollup/tests/golden/eks.notes.txt");
+const MINIO: &str = include_str!("../../helm/s3-log-rollup/tests/golden/minio.notes.txt");
+const SHARDS: &str = include_str!("../../helm/s3-log-rollup/tests/golden/shards.notes.txt");
 
 /// Settings that have no key under `rollup`.
 const ELSEWHERE: [&str; 4] = [
@@ -57,13 +71,15 @@ fn untyped(comment: &str) -> &str {
 #[test]
 fn every_setting_has_its_key_and_its_meaning_in_the_values_and_nothing_else_has() {
     let expected: Vec<_> = settings().map(|variable| (key(variable.name), described(variable))).collect();
-    let shown = expected.iter().map(|(key, comment)| format!("  # -- (…) {comment}\n  {key}:\n")).collect::<String>();
+    let shown = expected.iter().map(|(key, comment)| format!("  # -- (…) {comment}\n  {key}:\n"));
+    let shown = shown.collect::<Vec<_>>().concat();
     assert!(section("rollup") == expected, "the section `rollup` of values.yaml needs this:\n{shown}");
 }
 
 #[test]
 fn the_one_setting_of_the_section_aws_has_its_meaning_there() {
-    let setting = VARIABLES.iter().find(|variable| variable.name == "ROLLUP_FORCE_PATH_STYLE").expect("it is a setting");
+    let setting =
+        VARIABLES.iter().find(|variable| variable.name == "ROLLUP_FORCE_PATH_STYLE").expect("it is a setting");
     assert!(section("aws").contains(&("forcePathStyle".to_owned(), described(setting))), "{}", described(setting));
 }
 
@@ -105,4 +121,71 @@ fn the_chart_is_of_the_version_of_the_program() {
     }
     let image = format!("s3-log-rollup:{}\n", env!("CARGO_PKG_VERSION"));
     assert!(CHART.contains(&image), "the image that Chart.yaml names to Artifact Hub is not …{image}");
+}
+
+const MIB: usize = 1 << 20;
+
+/// What the notes of an install print first: the policies of source and destination.
+fn printed(notes: &str) -> Policy {
+    let mut documents = vec![];
+    for line in notes.lines() {
+        match line {
+            "{" => documents.push(String::from(line)),
+            _ if documents.last().is_some_and(|document: &String| !document.ends_with("\n}")) => {
+                let document = documents.last_mut().expect("there is one");
+                *document += "\n";
+                *document += line;
+            }
+            _ => {}
+        }
+    }
+    Policy::parse(documents.iter().take(2).map(String::as_str)).expect("the testbed understands it")
+}
+
+/// S3's permissions alone: a key of KMS is for the store to use.
+fn unused(policy: &Policy) -> Vec<String> {
+    policy.unused().into_iter().filter(|permission| !permission.starts_with("kms:")).collect()
+}
+
+#[rstest]
+#[case::a_bucket_each(MINIMAL, "acme-logs/access/", "acme-rollups/access/", false)]
+#[case::a_destination_without_a_slash(EKS, "acme-logs/access/", "acme-rollups/access", false)]
+#[case::no_prefixes(SHARDS, "acme-logs", "acme-rollups", false)]
+#[case::one_bucket_where_logs_are_kept(MINIO, "logs/access/", "logs/rollups/", true)]
+#[tokio::test(start_paused = true)]
+async fn the_permissions_that_the_chart_prints_are_enough_and_the_check_tries_every_one(
+    #[case] notes: &str,
+    #[case] source: &str,
+    #[case] destination: &str,
+    #[case] keep: bool,
+) {
+    assert!(notes.starts_with(&format!("s3://{source} is rolled up into s3://{destination} by")), "{notes}");
+    let settings = [
+        ("ROLLUP_SOURCE", source),
+        ("ROLLUP_DESTINATION", destination),
+        ("ROLLUP_KEEP", if keep { "true" } else { "false" }),
+    ];
+    let bench = Bench::new();
+    bench.bed.create_bucket("logs");
+    let policy = Arc::new(printed(notes));
+    bench.bed.allow_only(Some(Arc::clone(&policy)));
+    let (bucket, prefix) = source.split_once('/').unwrap_or((source, ""));
+    for (hour, size) in [(1, 100), (2, 100), (3, 6 * MIB), (4, 100)] {
+        bench.bed.put(bucket, &format!("{prefix}2026-01-31-{hour:02}-00-00-A"), "x".repeat(size) + "\n");
+        done(&bench.pass(&settings).await);
+    }
+    let denied = bench.bed.requests().into_iter().filter(|request| {
+        // A key that is not there looks denied where only some prefixes may be listed.
+        let reads = matches!(request.operation, Operation::HeadObject | Operation::GetObject);
+        request.status == Some(403) && !reads
+    });
+    assert_eq!(denied.collect::<Vec<_>>(), []);
+
+    let policy = Arc::new(printed(notes));
+    bench.bed.allow_only(Some(Arc::clone(&policy)));
+    let config = config(&settings);
+    let (_stop, stop) = watch::channel(false);
+    let checked = check::run(&config, &Stores::open(&config, &bench.sdk()), 1, stop).await;
+    assert_eq!(checked.exit_code(), 0, "{checked:?}");
+    assert_eq!(unused(&policy), [""; 0]);
 }

@@ -27,8 +27,7 @@ fn policy(keep: bool) -> Policy {
     let objects = r#""s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload""#;
     let destination = listing(OUT, "rollup/", objects);
     let uploads = format!(
-        r#"{{"Effect": "Allow", "Action": "s3:ListBucketMultipartUploads", "Resource": "arn:aws:s3:::{OUT}",
-             "Condition": {{"StringLike": {{"s3:prefix": "rollup/*"}}}}}}"#
+        r#"{{"Effect": "Allow", "Action": "s3:ListBucketMultipartUploads", "Resource": "arn:aws:s3:::{OUT}"}}"#
     );
     let document = |statements| format!(r#"{{"Version": "2012-10-17", "Statement": [{statements}]}}"#);
     let documents = [document(source), document(format!("{destination}, {uploads}"))];

@@ -40,18 +40,16 @@
 {{- dict "Effect" "Allow" "Action" .actions "Resource" $resource | toJson -}}
 {{- end -}}
 
-{{/* A dry run only lists here, and a pass that keeps the log objects deletes none. */}}
+{{/* Neither a dry run nor a pass that keeps the log objects deletes any. */}}
 {{- define "s3-log-rollup.sourcePolicy" -}}
 {{- $location := include "s3-log-rollup.location" .Values.rollup.source | fromJson -}}
 {{- $at := dict "partition" (include "s3-log-rollup.partition" .) "location" $location -}}
-{{- $statements := list (include "s3-log-rollup.listStatement" $at | fromJson) -}}
-{{- if not .Values.rollup.dryRun -}}
-{{- $actions := not .Values.rollup.keep | ternary (list "s3:GetObject" "s3:DeleteObject") (list "s3:GetObject") -}}
-{{- $objects := include "s3-log-rollup.objectStatement" (merge (dict "actions" $actions) $at) | fromJson -}}
-{{- $statements = append $statements $objects -}}
+{{- $keeps := or .Values.rollup.keep .Values.rollup.dryRun -}}
+{{- $actions := not $keeps | ternary (list "s3:GetObject" "s3:DeleteObject") (list "s3:GetObject") -}}
+{{- $list := include "s3-log-rollup.listStatement" $at | fromJson -}}
+{{- $statements := list $list (include "s3-log-rollup.objectStatement" (merge (dict "actions" $actions) $at) | fromJson) -}}
 {{- with .Values.aws.kmsKeyArns.source -}}
 {{- $statements = append $statements (dict "Effect" "Allow" "Action" "kms:Decrypt" "Resource" .) -}}
-{{- end -}}
 {{- end -}}
 {{- include "s3-log-rollup.policy" $statements -}}
 {{- end -}}
