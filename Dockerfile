@@ -17,7 +17,9 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/* \
     && python3 -m venv /opt/zig \
     && /opt/zig/bin/pip install --no-cache-dir cargo-zigbuild==0.24.0 ziglang==0.17.1
-ENV PATH=/opt/zig/bin:$PATH
+# Nothing unwinds: a panic aborts. The tables for it would be a fifteenth of the binary.
+ENV PATH=/opt/zig/bin:$PATH \
+    RUSTFLAGS="-C force-unwind-tables=no"
 WORKDIR /project
 RUN case $TARGETARCH in \
         amd64) echo x86_64-unknown-linux-musl >/target ;; \
