@@ -267,12 +267,14 @@ impl Ledger {
         rollups.finish(self)
     }
 
-    fn is_source(&self, bucket: &str, key: &str) -> bool {
+    /// Whether a log object of this name was put.
+    #[must_use]
+    pub fn holds(&self, bucket: &str, key: &str) -> bool {
         self.numbers.contains_key(format!("{bucket}/{key}").as_str())
     }
 
     fn add_sources(&self, tally: &mut Tally, bed: &Testbed, (bucket, prefix): (&str, &str)) {
-        for key in bed.keys_under(bucket, prefix).iter().filter(|key| self.is_source(bucket, key)) {
+        for key in bed.keys_under(bucket, prefix).iter().filter(|key| self.holds(bucket, key)) {
             self.add(tally, bed, bucket, key);
         }
     }
@@ -280,7 +282,7 @@ impl Ledger {
     fn add_rollups(&self, tally: &mut Tally, bed: &Testbed, (bucket, prefix): (&str, &str)) {
         let manifests = format!("{prefix}{MANIFESTS}");
         let keys = bed.keys_under(bucket, prefix);
-        for key in keys.iter().filter(|key| !key.starts_with(&manifests) && !self.is_source(bucket, key)) {
+        for key in keys.iter().filter(|key| !key.starts_with(&manifests) && !self.holds(bucket, key)) {
             self.add(tally, bed, bucket, key);
         }
     }
