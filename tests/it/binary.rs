@@ -1,5 +1,6 @@
 //! The program itself, as its user starts it.
 
+use std::ffi::OsString;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
@@ -7,9 +8,14 @@ use testbed::{Moment, Operation, Spec, When};
 
 use crate::bench::{Bench, LOGS, OUT};
 
+/// That of this build, or the one that `PROGRAM` names: the static one of the image, say.
+fn path() -> OsString {
+    std::env::var_os("PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_s3-log-rollup").into())
+}
+
 /// The program with an empty environment but for these variables.
 pub(crate) fn program(variables: &[(&str, &str)]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_s3-log-rollup"));
+    let mut command = Command::new(path());
     command.env_clear().env("AWS_EC2_METADATA_DISABLED", "true").envs(variables.iter().copied());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
