@@ -56,6 +56,7 @@ fn a_group_never_brings_an_empty_folder(#[case] template: &str, #[case] group: &
 #[case::behind_a_slash(DEFAULT, "//_receipts/")]
 #[case::text_after_no_group("{group}_x/{period}", "")]
 #[case::a_log_object("{period}/{group}", "2019-09-14-17-20-33-AB/")]
+#[case::a_log_object_of_no_group("{period}{group}", "-17-20-33-AB")]
 #[case::too_long(DEFAULT, LONG)]
 fn a_name_kept_for_other_objects_is_no_rollups(#[case] template: &str, #[case] group: &str) {
     assert_eq!(named(template, Level::Day, group), None);

@@ -367,6 +367,31 @@ async fn overwrite_replaces_a_rollup_of_two_groups_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn overwrite_replaces_a_rollup_once_though_its_second_group_is_listed_after_the_first_is_done() {
+    let mut bench = Bench::new();
+    lines_of(&mut bench, "web/", 10..20);
+    lines_of(&mut bench, "web", 10..20);
+    // More than a page of the listing stands between the two groups.
+    for number in 0..1100 {
+        bench.log(&format!("logs/web0/2026-01-31-10-00-00-{number:04}"), &format!("between {number}\n"));
+    }
+    let overwrite = [("ROLLUP_KEEP", "true"), ("ROLLUP_OVERWRITE", "true")];
+    for _ in 0..2 {
+        let listing = When::operation(Operation::ListObjectsV2).bucket(LOGS);
+        let slow = bench.bed.fault(listing.skip(1).times(1), FaultKind::Slow(2_000));
+        done(&bench.pass(&overwrite).await);
+        assert_eq!(slow.hits(), 1);
+        bench.ledger.check_testbed_kept(&bench.bed, (OUT, "rollup/"), (LOGS, "logs/")).expect("every line once");
+    }
+}
+
+fn lines_of(bench: &mut Bench, group: &str, seconds: std::ops::Range<u8>) {
+    for second in seconds {
+        bench.log(&format!("logs/{group}2026-01-31-10-00-{second}-A"), &format!("{group} {second}\n"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn overwrite_spares_a_rollup_whose_sources_were_deleted() {
     let mut bench = Bench::new();
     lines(&mut bench, 10..20);
