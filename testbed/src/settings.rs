@@ -83,6 +83,8 @@ pub struct Quirks {
     pub ignore_delete_conditions: bool,
     /// `UploadPartCopy` into an upload with CRC64NVME is answered 400 `InvalidArgument`: `MinIO`.
     pub refuse_checksum_with_copied_part: bool,
+    /// `UploadPartCopy` makes a part with a wrong bit and names its checksum: a disk or a memory that is broken.
+    pub damage_copied_parts: bool,
     /// `If-Match` of a write on a missing key is answered 412 instead of 404: `SeaweedFS`.
     pub if_match_on_missing_is_412: bool,
 }

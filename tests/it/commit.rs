@@ -69,6 +69,20 @@ async fn old_bytes_that_come_back_wrong_are_told_by_the_rollups_checksum() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn old_bytes_that_the_store_copies_wrongly_are_told_by_the_checksum_of_the_whole() {
+    let quirks = Quirks { damage_copied_parts: true, ..Quirks::default() };
+    let mut bench = Bench::with(Settings { quirks, ..Settings::default() });
+    bench.log("logs/2026-01-31-10-00-00-A", &line('a', 6 * MIB));
+    done(&bench.pass(&[]).await);
+    bench.log("logs/2026-01-31-11-00-00-A", "new\n");
+    let ended = bench.pass(&[]).await;
+    assert_eq!((ended.exit_code(), ended.report.rollups.failed), (1, 1), "{:?}", ended.report);
+    assert!(ended.report.failures[0].why.contains("BadDigest"), "{:?}", ended.report.failures);
+    assert_eq!(bench.text("2026-01-31"), line('a', 6 * MIB));
+    bench.once();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_store_that_refuses_checksums_with_copied_parts_gets_its_appends_without() {
     let quirks = Quirks {
         refuse_checksum_with_copied_part: true,

@@ -1,5 +1,6 @@
 //! The operations of a multipart upload.
 
+use bytes::Bytes;
 use s3s::dto::{
     AbortMultipartUploadInput, AbortMultipartUploadOutput, ChecksumAlgorithm, ChecksumType,
     CompleteMultipartUploadInput, CompleteMultipartUploadOutput, CopyPartResult, CopySource,
@@ -126,10 +127,15 @@ impl Backend {
         if source.is_archived() {
             return Err(s3_error!(InvalidObjectState, "The source of the copy is archived"));
         }
-        let body = match &input.copy_source_range {
+        let mut body = match &input.copy_source_range {
             None => source.body.clone(),
             Some(range) => range_of(&source, range)?,
         };
+        if self.world.settings.quirks.damage_copied_parts {
+            let mut bytes = body.bytes().to_vec();
+            bytes.iter_mut().take(1).for_each(|first| *first ^= 1);
+            body = Bytes::from(bytes).into();
+        }
         if body.len() > MAX_PART_SIZE {
             return Err(s3_error!(InvalidRequest, "The copy source is larger than the maximum allowable size: 5 GiB"));
         }
