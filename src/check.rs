@@ -202,17 +202,20 @@ impl<'c> Side<'c> {
     async fn read_a_source(&mut self, objects: &[Object], id: BatchId) {
         let readable = objects.iter().filter(|object| object.storage == Storage::Readable && object.size > 0);
         let logs = readable.filter(|object| LogKey::parse(self.location.prefix(), &object.key).is_some());
-        let read = match logs.min_by_key(|object| object.size) {
-            Some(Object { key, etag, size, .. }) => self.store.get(key, Some(etag), Some((0, 1)), *size).await,
-            None => self.store.get(&self.absent(id), None, None, 0).await,
+        let Some(Object { key, etag, size, .. }) = logs.min_by_key(|object| object.size) else {
+            return match self.store.get(&self.absent(id), None, None, 0).await {
+                Err(failure) if failure.kind == Kind::Denied => {
+                    self.find(
+                        READ,
+                        Outcome::Untried("there is no log object to read, and a missing one may look denied"),
+                    );
+                }
+                read => drop(self.note(READ, unless_missing(read.map(drop)))),
+            };
         };
-        match read {
-            Err(failure) if objects.is_empty() && failure.kind == Kind::Denied => {
-                self.find(READ, Outcome::Untried("there is no log object yet, and a missing one may look denied"));
-            }
-            // Gone since it was listed: another run took it.
-            read => drop(self.note(READ, unless_missing(read.map(drop)))),
-        }
+        let read = self.store.get(key, Some(etag), Some((0, 1)), *size).await;
+        // Gone since it was listed: another run took it.
+        self.note(READ, unless_missing(read.map(drop)));
     }
 
     async fn check_destination(&mut self, config: &Config, id: BatchId) {

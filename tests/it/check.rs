@@ -148,6 +148,17 @@ async fn an_empty_source_is_no_failure() {
     assert_eq!(failures(&checked(&bench, &[]).await), [""; 0]);
 }
 
+#[rstest]
+#[case::of_another_kind("logs/readme.txt", "not a log\n")]
+#[case::empty("logs/2026-01-31-10-00-00-A", "")]
+#[tokio::test(start_paused = true)]
+async fn a_source_without_a_log_object_to_read_is_no_failure(#[case] key: &str, #[case] body: &'static str) {
+    let bench = Bench::new();
+    bench.bed.put(LOGS, key, body);
+    bench.bed.allow_only(Some(Arc::new(policy(false))));
+    assert_eq!(failures(&checked(&bench, &[]).await), [""; 0]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_missing_bucket_another_region_and_an_endpoint_that_is_down_are_named_by_the_check() {
     let bed = testbed::Testbed::default();
