@@ -4,14 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rstest::rstest;
-use s3_log_rollup::check;
 use s3_log_rollup::config::{Fallback, VARIABLES, Variable};
-use s3_log_rollup::pass::Stores;
 use serde_json::Value;
-use testbed::{Operation, Policy};
-use tokio::sync::watch;
+use testbed::Policy;
 
-use crate::bench::{Bench, config, done};
+use crate::bench::{Bench, done};
+use crate::check::{checked, denied};
 
 const CHART: &str = include_str!("../../helm/s3-log-rollup/Chart.yaml");
 const VALUES: &str = include_str!("../../helm/s3-log-rollup/values.yaml");
@@ -174,18 +172,11 @@ async fn the_permissions_that_the_chart_prints_are_enough_and_the_check_tries_ev
         bench.bed.put(bucket, &format!("{prefix}2026-01-31-{hour:02}-00-00-A"), "x".repeat(size) + "\n");
         done(&bench.pass(&settings).await);
     }
-    let denied = bench.bed.requests().into_iter().filter(|request| {
-        // A key that is not there looks denied where only some prefixes may be listed.
-        let reads = matches!(request.operation, Operation::HeadObject | Operation::GetObject);
-        request.status == Some(403) && !reads
-    });
-    assert_eq!(denied.collect::<Vec<_>>(), []);
+    assert_eq!(denied(&bench), []);
 
     let policy = Arc::new(printed(notes));
     bench.bed.allow_only(Some(Arc::clone(&policy)));
-    let config = config(&settings);
-    let (_stop, stop) = watch::channel(false);
-    let checked = check::run(&config, &Stores::open(&config, &bench.sdk()), 1, stop).await;
+    let checked = checked(&bench, &settings).await;
     assert_eq!(checked.exit_code(), 0, "{checked:?}");
     assert_eq!(unused(&policy), [""; 0]);
 }

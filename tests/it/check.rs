@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rstest::rstest;
 use s3_log_rollup::check::{self, Checked, Outcome};
 use s3_log_rollup::pass::Stores;
-use testbed::{BucketOptions, FaultKind, Moment, Operation, Policy, Quirks, Settings, Spec, When};
+use testbed::{BucketOptions, FaultKind, Moment, Operation, Policy, Quirks, Recorded, Settings, Spec, When};
 use tokio::sync::watch;
 
 use crate::bench::{Bench, LOGS, OUT, config, done};
@@ -34,7 +34,7 @@ fn policy(keep: bool) -> Policy {
     Policy::parse(documents.iter().map(String::as_str)).expect("the testbed understands it")
 }
 
-async fn checked(bench: &Bench, settings: &[(&str, &str)]) -> Checked {
+pub(crate) async fn checked(bench: &Bench, settings: &[(&str, &str)]) -> Checked {
     let (_stop, stop) = watch::channel(false);
     let config = config(settings);
     check::run(&config, &Stores::open(&config, &bench.sdk()), fastrand::u64(..), stop).await
@@ -57,6 +57,13 @@ fn failures(checked: &Checked) -> Vec<String> {
         _ => None,
     });
     failing.collect()
+}
+
+/// What a policy has denied. A key that is not there looks denied where only some prefixes may be listed: S3's way, and the
+/// program's to bear.
+pub(crate) fn denied(bench: &Bench) -> Vec<Recorded> {
+    let reads = |request: &Recorded| matches!(request.operation, Operation::HeadObject | Operation::GetObject);
+    bench.bed.requests().into_iter().filter(|request| request.status == Some(403) && !reads(request)).collect()
 }
 
 #[rstest]
@@ -123,12 +130,7 @@ async fn runs_need_every_documented_permission_and_no_other(#[values(false, true
     };
     balance.expect("every line is there once");
     assert_eq!(policy.unused(), [""; 0]);
-    let denied = bench.bed.requests().into_iter().filter(|request| {
-        // A key that is not there looks denied where only some prefixes may be listed: S3's way, and the program's to bear.
-        let reads = matches!(request.operation, Operation::HeadObject | Operation::GetObject);
-        request.status == Some(403) && !reads
-    });
-    assert_eq!(denied.collect::<Vec<_>>(), []);
+    assert_eq!(denied(&bench), []);
 }
 
 #[tokio::test(start_paused = true)]
