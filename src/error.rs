@@ -37,9 +37,9 @@ pub enum Error {
     },
     /// No credentials at all.
     #[error(
-        "no credentials were found ({0}). Tried, in this order: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; the profile \
+        "no credentials were found. Tried, in this order: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; the profile \
          (AWS_PROFILE, with SSO too); AWS_WEB_IDENTITY_TOKEN_FILE (IRSA); AWS_CONTAINER_CREDENTIALS_FULL_URI (EKS Pod \
-         Identity, ECS); the EC2 instance's role"
+         Identity, ECS); the EC2 instance's role. What they answered: {0}"
     )]
     NoCredentials(String),
     /// What a run with another layout left cannot be settled.

@@ -64,6 +64,8 @@ async fn look_for_credentials(config: &SdkConfig) -> Result<(), Error> {
         Ok(Err(error)) => {
             let chain = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
             let whys = chain.map(ToString::to_string).collect::<Vec<_>>().join(": ");
+            // The SDK gives a provider a line.
+            let whys = whys.lines().map(str::trim).collect::<Vec<_>>().join("; ");
             let login = log_in_again(&whys).unwrap_or_default();
             Err(Error::NoCredentials(shown(&whys).to_string() + &login))
         }
