@@ -9,13 +9,16 @@
 //! upload of its own: holding back the bytes of each source until its last piece has come would not fit into the budget,
 //! and parts under used numbers could be overtaken by late attempts at the old ones.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use crc_fast::{CrcAlgorithm, Digest};
 use futures::stream::{FuturesOrdered, FuturesUnordered, StreamExt};
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, watch};
+use tokio::time::{Instant, sleep_until};
 
 use crate::parts;
 use crate::source::Source;
@@ -23,6 +26,8 @@ use crate::store::{Attributes, Failure, Kind, Part, Store};
 
 /// A longer source is read in pieces of this many bytes.
 const PIECE: u64 = 1 << 20;
+/// A batch that waits this long for an answer lets the next one ask, too.
+const STUCK: Duration = Duration::from_secs(1);
 /// The smallest budget of [`gather`]: with it there is always room for a part and for one more piece.
 pub const SMALLEST_BUDGET: u64 = parts::SMALLEST + PIECE;
 
@@ -41,7 +46,13 @@ pub struct Job {
     pub upload: Arc<Upload>,
     /// Bytes in memory at most, at least [`SMALLEST_BUDGET`].
     pub budget: u64,
+    /// Given back when every source has been asked for, or when their answers do not come: the next batch may begin.
+    pub turn: Turn,
 }
+
+/// The right to ask for sources before the batches behind. Side by side all batches would be ready at the same late
+/// time, one after the other the first is soon, and its deletes run under the reads of the next.
+pub type Turn = RefCell<Option<OwnedSemaphorePermit>>;
 
 /// A multipart upload that is begun when its first part is ready.
 #[derive(Debug)]
@@ -245,8 +256,14 @@ impl<'j> Gathering<'j> {
     }
 
     async fn run(&mut self) -> Result<(), Stopped> {
+        let mut answered = Instant::now();
+        let stuck = sleep_until(answered + STUCK);
+        tokio::pin!(stuck);
         loop {
             self.ask();
+            if self.next.is_none() {
+                self.job.turn.take();
+            }
             tokio::select! {
                 biased;
                 Some(sent) = self.sending.next() => {
@@ -254,7 +271,16 @@ impl<'j> Gathering<'j> {
                     self.parts.push(part);
                     self.held = self.held.saturating_sub(length);
                 }
-                Some((piece, read)) = self.reading.next() => self.read(piece, read)?,
+                Some((piece, read)) = self.reading.next() => {
+                    answered = Instant::now();
+                    self.read(piece, read)?;
+                }
+                () = &mut stuck, if self.job.turn.borrow().is_some() => {
+                    if answered.elapsed() >= STUCK {
+                        self.job.turn.take();
+                    }
+                    stuck.as_mut().reset(answered + STUCK);
+                }
                 else => break,
             }
             self.send_full_parts();

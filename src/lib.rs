@@ -25,6 +25,8 @@ pub mod protocol;
 
 pub mod limit;
 
+pub mod pace;
+
 pub mod store;
 
 pub mod fetch;

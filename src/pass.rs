@@ -22,6 +22,7 @@ use crate::key::LogKey;
 use crate::layout::RollupName;
 use crate::limit::Limit;
 use crate::manifest::{self, BatchId};
+use crate::pace::Pace;
 use crate::parts;
 use crate::period::Period;
 use crate::plan::{Batch, BatchEnd, Planner, Reason, Tally};
@@ -61,7 +62,8 @@ impl Stores {
             Concurrency::Auto => Limit::adaptive(),
             Concurrency::Fixed(limit) => Limit::fixed(limit.into()),
         };
-        let traffic = Arc::new(Traffic { reads: limit(), writes: limit(), counts: Counts::default() });
+        let traffic =
+            Arc::new(Traffic { reads: limit(), writes: limit(), deletes: Pace::default(), counts: Counts::default() });
         let client = store::client(sdk, config.force_path_style);
         Self {
             source: Store::new(client.clone(), config.source.bucket(), Arc::clone(&traffic)),
@@ -164,6 +166,7 @@ fn shared(config: &Config, stores: &Stores, seed: u64, stop: watch::Receiver<boo
         },
         checksummed_copies: Cell::new(true),
         buffer: Arc::new(Semaphore::new(buffer as usize)),
+        turn: Arc::new(Semaphore::new(1)),
         old: Arc::new(Semaphore::new(OLD_BYTES as usize)),
         replaced: RefCell::default(),
         window: (buffer / 2).max(smallest).min(buffer),

@@ -85,9 +85,27 @@ impl Store {
     where
         F: Future<Output = Result<T, Failure>>,
     {
+        self.ask_of((operation, key), None, time, attempt).await
+    }
+
+    /// The same of a request for so many keys, at the pace for them.
+    async fn ask_of<T, F>(
+        &self,
+        (operation, key): (Operation, Option<&str>),
+        keys: Option<usize>,
+        time: Duration,
+        attempt: impl Fn() -> F,
+    ) -> Result<T, Failure>
+    where
+        F: Future<Output = Result<T, Failure>>,
+    {
         let limit = if operation.writes() { &self.traffic.writes } else { &self.traffic.reads };
         let mut ambiguous = false;
         for number in 1.. {
+            let paced = match keys {
+                Some(keys) => Some((keys, self.traffic.deletes.wait(keys).await)),
+                None => None,
+            };
             let permit = limit.acquire().await;
             self.traffic.counts.count(operation);
             let answer = tokio::time::timeout(time, attempt()).await.unwrap_or_else(|_| {
@@ -97,15 +115,22 @@ impl Store {
             let failure = match answer {
                 Ok(answer) => {
                     permit.answered();
+                    if let Some((keys, _)) = paced {
+                        self.traffic.deletes.taken(keys);
+                    }
                     return Ok(answer);
                 }
                 Err(failure) => failure.ambiguous_if(ambiguous),
             };
-            if failure.kind == Kind::Throttled {
+            let throttled = failure.kind == Kind::Throttled;
+            if throttled {
                 self.traffic.counts.throttled.fetch_add(1, Ordering::Relaxed);
-                permit.throttled();
-            } else {
-                permit.answered();
+            }
+            match paced {
+                // Too many keys, not too many requests.
+                Some((_, since)) if throttled => self.traffic.deletes.throttled(since),
+                None if throttled => permit.throttled(),
+                _ => permit.answered(),
             }
             if !failure.transient() || number == ATTEMPTS {
                 return Err(failure);

@@ -7,7 +7,7 @@ use crc_fast::{CrcAlgorithm, checksum};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, oneshot, watch};
 
 use super::{Performed, Rollup, S3};
-use crate::fetch::{self, Body, Ended, Gathered, Job, Upload};
+use crate::fetch::{self, Body, Ended, Gathered, Job, Turn, Upload};
 use crate::manifest::BatchId;
 use crate::parts;
 use crate::protocol::{Answer, Old, Slot};
@@ -71,7 +71,8 @@ impl Rollup<'_> {
         self.bodies.borrow_mut().insert(batch, gatherer);
         let open_line = self.open_line.replace(false);
         let from = self.shared.source.clone();
-        let job = Job { from, sources, old, open_line, upload, budget: self.shared.window.into() };
+        let job =
+            Job { from, sources, old, open_line, upload, budget: self.shared.window.into(), turn: Turn::default() };
         Box::pin(async move {
             let answer = self.gather(batch, job, expected, cancelled).await;
             // Nobody listens unless the batch is being discarded.
@@ -94,6 +95,11 @@ impl Rollup<'_> {
                 () = self.list_uploads() => {}
             }
         }
+        let turn = tokio::select! {
+            biased;
+            _ = cancelled.wait_for(|cancelled| *cancelled) => return None,
+            turn = Arc::clone(&self.shared.turn).acquire_owned() => turn.ok(),
+        };
         let wanted = u32::try_from(expected).unwrap_or(u32::MAX).min(self.shared.window);
         let permit = tokio::select! {
             biased;
@@ -103,6 +109,7 @@ impl Rollup<'_> {
         // From here on the old bytes are paid for by the gathering.
         self.old_memory.take();
         let sources = Arc::clone(&job.sources);
+        job.turn.replace(turn);
         match fetch::gather(job, cancelled).await {
             Ok(gathered) => {
                 self.report_left(&sources, &gathered);

@@ -29,6 +29,8 @@ pub struct Shared {
     pub checksummed_copies: Cell<bool>,
     /// Bytes of log data in memory.
     pub buffer: Arc<Semaphore>,
+    /// The batch that may ask for its sources first.
+    pub turn: Arc<Semaphore>,
     /// Bytes of small old rollups that wait for room in the buffer, [`OLD_BYTES`](super::OLD_BYTES) at most.
     pub old: Arc<Semaphore>,
     /// Rollups that OVERWRITE has rebuilt in this pass.

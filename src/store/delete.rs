@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use aws_sdk_s3::types::{Delete, ObjectIdentifier};
+use tokio::time::Instant;
 
 use super::{ATTEMPT, ATTEMPTS, Failure, Kind, Operation, Store, pause};
 use crate::source::{ETag, Source};
@@ -59,8 +60,9 @@ impl Store {
 
     async fn delete_once(&self, sources: &[&Source]) -> Result<Vec<NotDeleted>, Failure> {
         let operation = Operation::DeleteObjects;
+        let since = Instant::now();
         let answer = self
-            .ask(operation, None, ATTEMPT, async || {
+            .ask_of((operation, None), Some(sources.len()), ATTEMPT, async || {
                 let objects = sources.iter().map(|source| {
                     let object = ObjectIdentifier::builder().key(&*source.key).e_tag(source.etag.quoted());
                     object.build().expect("it has a key")
@@ -88,7 +90,12 @@ impl Store {
             };
             Some(NotDeleted { at, failure })
         });
-        Ok(not_deleted.collect())
+        let not_deleted: Vec<_> = not_deleted.collect();
+        // S3 may as well say of each key alone that there are too many.
+        if not_deleted.iter().any(|not| not.failure.kind == Kind::Throttled) {
+            self.traffic.deletes.throttled(since);
+        }
+        Ok(not_deleted)
     }
 }
 

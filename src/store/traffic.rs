@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::limit::Limit;
+use crate::pace::Pace;
 
 /// The requests of this program, by S3's names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -128,6 +129,8 @@ pub struct Traffic {
     pub reads: Limit,
     /// PUT, POST, COPY, DELETE.
     pub writes: Limit,
+    /// Keys of `DeleteObjects`.
+    pub deletes: Pace,
     /// What was asked.
     pub counts: Counts,
 }

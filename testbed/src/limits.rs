@@ -29,10 +29,10 @@ impl Meter {
         let bucket = request.bucket.clone().unwrap_or_default();
         let mut wanted: HashMap<usize, f64> = HashMap::new();
         for key in request.all_keys() {
-            *wanted.entry(partition(key, limits)).or_default() += 1.0;
+            *wanted.entry(limits.partition_of(key)).or_default() += 1.0;
         }
         if wanted.is_empty() {
-            wanted.insert(partition(request.prefix.as_deref().unwrap_or_default(), limits), 1.0);
+            wanted.insert(limits.partition_of(request.prefix.as_deref().unwrap_or_default()), 1.0);
         }
         for partition in wanted.keys() {
             let full = || Tokens { left: rate, counted: now };
@@ -52,10 +52,17 @@ impl Meter {
     }
 }
 
-fn partition(key: &str, limits: &Limits) -> usize {
-    let folder = key.rfind('/').map_or("", |end| &key[..end]);
-    let mut hasher = DefaultHasher::new();
-    folder.hash(&mut hasher);
-    let partitions = limits.partitions.max(1) as u64;
-    usize::try_from(hasher.finish() % partitions).expect("less than a usize")
+impl Limits {
+    /// The partition that a key belongs to, from 0.
+    ///
+    /// # Panics
+    /// Never: a remainder is less than its divisor.
+    #[must_use]
+    pub fn partition_of(&self, key: &str) -> usize {
+        let folder = key.rfind('/').map_or("", |end| &key[..end]);
+        let mut hasher = DefaultHasher::new();
+        folder.hash(&mut hasher);
+        let partitions = self.partitions.max(1) as u64;
+        usize::try_from(hasher.finish() % partitions).expect("less than a usize")
+    }
 }

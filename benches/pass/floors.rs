@@ -1,14 +1,38 @@
-//! The floor: the tool that anyone would write first.
+//! The floors: what anyone would write, and the least that reading the log objects takes with this SDK.
 
 use std::collections::BTreeMap;
 
 use aws_config::BehaviorVersion;
 use aws_sdk_s3::Client;
+use aws_sdk_s3::config::retry::RetryConfig;
+use aws_sdk_s3::config::{RequestChecksumCalculation, StalledStreamProtectionConfig};
 use aws_sdk_s3::primitives::ByteStream;
 use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use futures::stream::{self, StreamExt};
 
-use crate::server::{LOGS, OUT};
+use crate::server::{Fill, LOGS, OUT};
+
+/// GETs in flight in the two loops.
+const IN_FLIGHT: usize = 256;
+
+/// Runs one of them, in this process.
+pub(crate) fn run(floor: &str, arguments: &[String]) {
+    let fill = || serde_json::from_str::<Fill>(&arguments[0]).expect("what another process of this program wrote");
+    match floor {
+        "bare" => {
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async { get_all(&client(None).await, &fill()).await });
+        }
+        "tuned" => on_one_thread(async { get_all(&tuned(&client(None).await), &fill()).await }),
+        "naive" => on_one_thread(naive()),
+        other => panic!("there is no floor {other}"),
+    }
+}
+
+fn on_one_thread(work: impl Future<Output = ()>) {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(work);
+}
 
 /// The SDK's default client on the same HTTP client and TLS provider.
 pub(crate) async fn client(endpoint: Option<&str>) -> Client {
@@ -22,15 +46,31 @@ pub(crate) async fn client(endpoint: Option<&str>) -> Client {
     Client::from_conf(aws_sdk_s3::config::Builder::from(&config).force_path_style(true).build())
 }
 
-/// Rolls everything up, one request after the other.
-pub(crate) fn run() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(async {
-        let client = client(None).await;
-        for (rollup, keys) in plan(&client).await {
-            roll_up(&client, &rollup, &keys).await;
-        }
+/// Without what this program does itself or does not need.
+fn tuned(client: &Client) -> Client {
+    let config = client.config().to_builder();
+    let config = config
+        .retry_config(RetryConfig::disabled())
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+        .request_checksum_calculation(RequestChecksumCalculation::WhenRequired);
+    Client::from_conf(config.build())
+}
+
+async fn get_all(client: &Client, fill: &Fill) {
+    let got = stream::iter(fill.keys()).map(|key| async move {
+        let object = client.get_object().bucket(LOGS).key(key).send().await.expect("a source");
+        object.body.collect().await.expect("a body").into_bytes().len()
     });
+    let bytes: usize = got.buffer_unordered(IN_FLIGHT).fold(0, async |sum, length| sum + length).await;
+    assert_eq!(bytes, fill.objects * fill.size, "bytes read");
+}
+
+/// Rolls everything up, one request after the other.
+async fn naive() {
+    let client = client(None).await;
+    for (rollup, keys) in plan(&client).await {
+        roll_up(&client, &rollup, &keys).await;
+    }
 }
 
 /// The keys of each rollup: the name without the time of day.

@@ -1,0 +1,349 @@
+//! The rows: what runs beside what, and what each figure is to reach.
+
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use crate::Asked;
+use crate::clients::{self, Measured, built, count, figure, floor, pass};
+use crate::server::{Fill, REMOTE};
+use crate::table::{Figure, Reach, Spread, json};
+
+/// Runs of a row, but for the long ones.
+const RUNS: usize = 3;
+/// Writes a second that S3 takes of one partition; each key of a DELETE is one.
+const S3_WRITES: f64 = 3_500.0;
+/// Seconds until a pass is at S3's rate.
+const WARM: usize = 10;
+
+/// Every row, in the order in which they run.
+pub(crate) const NAMES: [&str; 15] = [
+    "plan",
+    "nothing",
+    "20k",
+    "100k",
+    "8KiB",
+    "tls",
+    "30ms",
+    "limits",
+    "partitions",
+    "shards",
+    "append",
+    "append-6GiB",
+    "listing",
+    "listing-10M",
+    "million",
+];
+/// Those that CI holds to wide bounds, in two minutes.
+const QUICK: [&str; 5] = ["plan", "nothing", "20k", "append", "limits"];
+
+pub(crate) fn list() {
+    for name in NAMES {
+        println!("{name}");
+    }
+}
+
+/// Runs what was asked for and prints it; fails where a figure is missed.
+pub(crate) fn run(asked: &Asked) -> ExitCode {
+    if let Some(endpoint) = &asked.endpoint {
+        against(endpoint);
+        return ExitCode::SUCCESS;
+    }
+    let mut bench = Bench::new(asked);
+    println!("| row | client | objects | objects/s | CPU µs/object | peak MiB | requests/object | 503s |");
+    println!("|---|---|---|---|---|---|---|---|");
+    let chosen = NAMES.iter().filter(|name| match (asked.only.is_empty(), asked.quick) {
+        (false, _) => asked.only.iter().any(|only| only == *name),
+        (true, quick) => !quick || QUICK.contains(name),
+    });
+    for name in chosen {
+        bench.row(name);
+    }
+    bench.growth();
+    println!("\n| row | figure | median (least–most) | to reach |\n|---|---|---|---|");
+    for figure in &bench.figures {
+        println!("{}", figure.show());
+    }
+    if let Some(path) = &asked.json {
+        let json = serde_json::to_string_pretty(&json(&bench.figures, &bench.measured)).expect("it is plain");
+        std::fs::write(path, json).unwrap_or_else(|error| panic!("{} cannot be written: {error}", path.display()));
+    }
+    if bench.figures.iter().all(|figure| figure.holds) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// A real server: the pass, then the naive tool.
+fn against(endpoint: &str) {
+    println!("{REMOTE} objects in 3 groups and 4 days, {endpoint}");
+    println!("| client | objects/s | CPU µs/object | peak MiB |\n|---|---|---|---|");
+    let fill = Fill { objects: REMOTE, ..Fill::default() };
+    let fill_remote = || {
+        // In a process of its own: Linux counts the peak memory of who starts a process as that process's own.
+        let program = std::env::current_exe().expect("this program has a path");
+        let filled = Command::new(program).args(["--fill", endpoint]).status().expect("this program starts");
+        assert!(filled.success(), "the buckets could not be filled");
+    };
+    fill_remote();
+    let own = Measured { objects: REMOTE, ..clients::pass_against(&built(), endpoint, None, &[]) };
+    fill_remote();
+    let naive = Measured { objects: REMOTE, ..clients::floor_against("naive", &fill, endpoint) };
+    for (name, run) in [("s3-log-rollup", &own), ("naive", &naive)] {
+        println!("| {name} | {:.0} | {:.0} | {:.1} |", run.rate(), run.cost(), run.rss);
+    }
+    println!("\n{:.1} times the naive tool", own.rate() / naive.rate());
+}
+
+struct Bench<'a> {
+    asked: &'a Asked,
+    program: PathBuf,
+    measured: Vec<(String, Measured)>,
+    figures: Vec<Figure>,
+}
+
+impl<'a> Bench<'a> {
+    fn new(asked: &'a Asked) -> Self {
+        Self { asked, program: built(), measured: Vec::new(), figures: Vec::new() }
+    }
+
+    fn runs(&self) -> usize {
+        self.asked.runs.unwrap_or(RUNS)
+    }
+
+    fn row(&mut self, name: &'static str) {
+        let plain = Fill::default();
+        let at_limits = Fill { objects: 100_000, latency_ms: 30, limits: Some(1.0), ..plain.clone() };
+        match name {
+            "plan" => self.plan(),
+            "nothing" => self.nothing(),
+            "20k" => self.beside_floors(name, &plain, &["bare", "tuned", "naive"]),
+            "100k" => {
+                self.beside_floors(name, &Fill { objects: 100_000, ..plain }, &["bare", "tuned"]);
+            }
+            "8KiB" => self.beside_floors(name, &Fill { size: 8 << 10, ..plain }, &["bare", "tuned"]),
+            "tls" => self.tls(),
+            "30ms" => self.beside_floors(name, &Fill { objects: 100_000, latency_ms: 30, ..plain }, &["naive"]),
+            "limits" => self.at_limits(name, &at_limits, 1),
+            "partitions" => self.at_limits(name, &Fill { groups: 8, partitions: 8, ..at_limits }, 8),
+            "shards" => self.shards(),
+            "append" => self.append(name, 1),
+            "append-6GiB" => self.append(name, 6),
+            "listing" => self.listing(name, 1_000_000),
+            "listing-10M" => self.listing(name, 10_000_000),
+            "million" => self.at_limits(name, &Fill { objects: 1_000_000, ..at_limits }, 1),
+            other => unreachable!("{other} is not in NAMES"),
+        }
+    }
+
+    /// Wide in CI, where another machine, other work beside it and another build profile are.
+    fn reach(&self, reach: Reach, wide: f64) -> Reach {
+        match reach {
+            Reach::AtMost(most) if self.asked.quick => Reach::AtMost(most * wide),
+            Reach::AtLeast(least) if self.asked.quick => Reach::AtLeast(least / wide),
+            reach => reach,
+        }
+    }
+
+    fn figure(&mut self, row: &str, what: &str, found: impl IntoIterator<Item = f64>, reach: Reach, digits: usize) {
+        let found = Spread::of(found);
+        self.figures.push(Figure::new(row, what, found, reach, digits));
+    }
+
+    /// Prints the median of some runs, and keeps all.
+    fn keep(&mut self, row: &str, client: &str, runs: &[Measured]) {
+        let of = |figure: &dyn Fn(&Measured) -> f64, digits| Spread::of(runs.iter().map(figure)).show(digits);
+        let asked = runs.iter().all(|run| run.report.is_object());
+        let requests = |run: &Measured| figure(run.requests(&[])) / count(run.objects.max(1));
+        let told = |found: String| if asked { found } else { String::from("–") };
+        let requests = told(of(&requests, 4));
+        let throttled = told(of(&|run| figure(run.reported("throttled")), 0));
+        let told = |found: String| if runs[0].objects > 0 { found } else { String::from("–") };
+        let (rate, cost, rss) = (told(of(&Measured::rate, 0)), told(of(&Measured::cost, 1)), of(&|run| run.rss, 1));
+        println!("| {row} | {client} | {} | {rate} | {cost} | {rss} | {requests} | {throttled} |", runs[0].objects);
+        self.measured.extend(runs.iter().map(|run| (row.to_owned(), run.clone())));
+    }
+
+    /// The program, its other build, and floors, one after the other, several times.
+    fn beside_floors(&mut self, row: &str, fill: &Fill, floors: &[&str]) {
+        let few = Fill { objects: if fill.latency_ms > 0 { 500 } else { 2_000 }, ..fill.clone() };
+        let mut own = Vec::new();
+        let mut other = Vec::new();
+        let mut beside: Vec<Vec<Measured>> = vec![Vec::new(); floors.len()];
+        for _ in 0..self.runs() {
+            for (name, runs) in floors.iter().zip(&mut beside) {
+                runs.push(floor(name, if *name == "naive" { &few } else { fill }));
+            }
+            own.push(rolled_up(pass(&self.program, fill, &[])));
+            if let Some(program) = &self.asked.program {
+                other.push(rolled_up(pass(program, fill, &[])));
+            }
+        }
+        self.keep(row, "s3-log-rollup", &own);
+        for (name, runs) in floors.iter().zip(&beside) {
+            self.keep(row, name, runs);
+            self.against_floor(row, name, &own, runs, fill.latency_ms > 0);
+        }
+        if !other.is_empty() {
+            self.keep(row, "--program", &other);
+            let ratios = own.iter().zip(&other).map(|(own, other)| other.cost() / own.cost());
+            self.figure(row, "CPU of --program against the build beside it", ratios, Reach::AtMost(1.05), 2);
+        }
+        self.figure(row, "requests a source object", own.iter().map(per_object), Reach::AtMost(1.01), 4);
+    }
+
+    fn against_floor(&mut self, row: &str, name: &str, own: &[Measured], floor: &[Measured], slow: bool) {
+        let pairs = || own.iter().zip(floor);
+        let cost = pairs().map(|(own, floor)| own.cost() / floor.cost());
+        let rate = pairs().map(|(own, floor)| own.rate() / floor.rate());
+        match name {
+            "bare" => {
+                let reach = self.reach(Reach::AtMost(0.80), 1.5);
+                self.figure(row, "CPU an object, deletes included, against bare GETs", cost, reach, 2);
+            }
+            "tuned" => {
+                let reach = self.reach(Reach::AtMost(1.10), 1.5);
+                self.figure(row, "CPU an object, deletes included, against tuned GETs", cost, reach, 2);
+            }
+            _ => {
+                let reach = self.reach(Reach::AtLeast(if slow { 150.0 } else { 3.0 }), 1.5);
+                self.figure(row, "objects a second against the naive tool", rate, reach, 1);
+            }
+        }
+    }
+
+    /// TLS on loopback, beside the same without.
+    fn tls(&mut self) {
+        let plain = Fill::default();
+        let bundle = std::env::temp_dir().join(format!("s3-log-rollup-bench-{}.pem", std::process::id()));
+        let tls = Fill { tls: Some(bundle.display().to_string()), ..plain.clone() };
+        let (mut without, mut with) = (Vec::new(), Vec::new());
+        for _ in 0..self.runs() {
+            without.push(rolled_up(pass(&self.program, &plain, &[])));
+            with.push(rolled_up(pass(&self.program, &tls, &[])));
+        }
+        let _ = std::fs::remove_file(bundle);
+        self.keep("tls", "without", &without);
+        self.keep("tls", "with", &with);
+        let ratios = without.iter().zip(&with).map(|(without, with)| with.cost() / without.cost());
+        self.figure("tls", "CPU an object with TLS against without", ratios, Reach::Told, 2);
+    }
+
+    /// S3's own limits on one partition or several.
+    fn at_limits(&mut self, row: &str, fill: &Fill, partitions: usize) {
+        let runs = if fill.objects >= 1_000_000 || self.asked.quick { 1 } else { self.runs() };
+        let own: Vec<_> = (0..runs).map(|_| rolled_up(pass(&self.program, fill, &[]))).collect();
+        self.keep(row, "s3-log-rollup", &own);
+        let throttled = own.iter().map(|run| 100.0 * figure(run.reported("throttled")) / figure(run.requests(&[])));
+        let reach = self.reach(Reach::AtMost(1.0), 3.0);
+        self.figure(row, "503s, % of requests", throttled, reach, 2);
+        self.figure(row, "peak MiB", own.iter().map(|run| run.rss), Reach::AtMost(64.0), 1);
+        let limit = S3_WRITES * count(partitions);
+        let (warm, soon) = match partitions {
+            1 => (self.reach(Reach::AtLeast(95.0), 1.5), self.reach(Reach::AtLeast(90.0), 2.0)),
+            // More than one core can do.
+            _ => (Reach::Told, Reach::Told),
+        };
+        self.figure(row, "% of S3's limit once warm", own.iter().map(|run| 100.0 * warm_rate(run) / limit), warm, 1);
+        let best = |run: &Measured| run.deleted.iter().take(WARM).copied().max().unwrap_or_default();
+        let reached = own.iter().map(|run| 100.0 * figure(best(run)) / limit);
+        self.figure(row, "% of S3's limit in a second of the first ten", reached, soon, 1);
+    }
+
+    fn append(&mut self, row: &str, gibibytes: usize) {
+        let fill = Fill { objects: 16, append: Some(gibibytes), ..Fill::default() };
+        let own: Vec<_> = (0..self.runs()).map(|_| rolled_up(pass(&self.program, &fill, &[]))).collect();
+        self.keep(row, "s3-log-rollup", &own);
+        let sent = own.iter().map(|run| figure(run.reported("sent")) / f64::from(1 << 20));
+        self.figure(row, "MiB of bodies sent to append 1 MiB", sent, Reach::AtMost(6.0), 2);
+    }
+
+    fn nothing(&mut self) {
+        let fill = Fill { objects: 0, ..Fill::default() };
+        let own: Vec<_> = (0..self.runs()).map(|_| pass(&self.program, &fill, &[])).collect();
+        self.keep("nothing", "s3-log-rollup", &own);
+        let asked = own.iter().map(|run| figure(run.requests(&[])));
+        self.figure("nothing", "requests of a pass with nothing to do", asked, Reach::AtMost(3.0), 0);
+        let milliseconds = own.iter().map(|run| run.seconds * 1e3);
+        let reach = self.reach(Reach::AtMost(100.0), 5.0);
+        self.figure("nothing", "ms of a pass with nothing to do", milliseconds, reach, 1);
+    }
+
+    /// A dry run.
+    fn listing(&mut self, row: &str, objects: usize) {
+        let fill = Fill { objects, size: 1, ..Fill::default() };
+        let own = [pass(&self.program, &fill, &[("ROLLUP_DRY_RUN", "true")])];
+        assert_eq!(own[0].report["found"]["objects"], objects, "{}", own[0].report);
+        self.keep(row, "s3-log-rollup", &own);
+        self.figure(row, "peak MiB of planning alone", [own[0].rss], Reach::AtMost(32.0), 1);
+    }
+
+    fn plan(&mut self) {
+        let keys = if self.asked.quick { 2_000_000 } else { 20_000_000 };
+        let rates: Vec<f64> = (0..self.runs()).map(|_| plan_rate(keys)).collect();
+        let reach = self.reach(Reach::AtLeast(5e6), 3.0);
+        self.figure("plan", "keys parsed and planned a second on one core", rates, reach, 0);
+    }
+
+    /// One process, and several that share the work, with all limits divided by 20.
+    fn shards(&mut self) {
+        let fill =
+            Fill { objects: 200_000, groups: 64, partitions: 8, latency_ms: 30, limits: Some(20.0), ..Fill::default() };
+        for shards in [1, 2, 4, 8] {
+            let run = clients::sharded(&self.program, &fill, shards);
+            let limit = S3_WRITES / 20.0 * 8.0;
+            let row = format!("shards {shards}");
+            self.figure(
+                &row,
+                "% of eight partitions' limits once warm",
+                [100.0 * warm_rate(&run) / limit],
+                Reach::Told,
+                1,
+            );
+            self.keep(&row, "s3-log-rollup", &[run]);
+        }
+    }
+
+    /// What more objects make of the cost of each, and of the memory for a plan.
+    fn growth(&mut self) {
+        let median = |row: &str, figure: &dyn Fn(&Measured) -> f64| {
+            let runs = self.measured.iter().filter(|(name, run)| name == row && run.client.contains("s3-log-rollup"));
+            let figures: Vec<f64> = runs.map(|(_, run)| figure(run)).collect();
+            (!figures.is_empty()).then(|| Spread::of(figures).median)
+        };
+        let ratio = |few, many, figure: &dyn Fn(&Measured) -> f64| Some(median(many, figure)? / median(few, figure)?);
+        let cost = ratio("limits", "million", &Measured::cost);
+        let memory = ratio("listing", "listing-10M", &|run| run.rss);
+        if let Some(cost) = cost {
+            let what = "CPU an object, 1,000,000 against 100,000";
+            self.figure("million", what, [cost], Reach::AtMost(1.05), 2);
+        }
+        if let Some(memory) = memory {
+            let what = "peak memory of planning 10,000,000 against 1,000,000";
+            self.figure("listing-10M", what, [memory], Reach::AtMost(1.10), 2);
+        }
+    }
+}
+
+/// Everything was rolled up, or the figures are of something else.
+fn rolled_up(run: Measured) -> Measured {
+    for done in [&run.report["rolled_up"]["objects"], &run.report["deleted"]] {
+        assert_eq!(*done, run.objects, "{}", run.report);
+    }
+    run
+}
+
+fn per_object(run: &Measured) -> f64 {
+    figure(run.requests(&[])) / count(run.objects)
+}
+
+/// Log objects deleted a second, from when a pass is warm until its last whole second but one.
+fn warm_rate(run: &Measured) -> f64 {
+    let last = run.deleted.len().saturating_sub(2);
+    let warm = run.deleted.get(WARM.min(last.saturating_sub(1))..last).unwrap_or_default();
+    if warm.is_empty() { 0.0 } else { figure(warm.iter().sum()) / count(warm.len()) }
+}
+
+/// In a process of its own, as all.
+fn plan_rate(keys: usize) -> f64 {
+    let program = std::env::current_exe().expect("this program has a path");
+    let planned = Command::new(program).args(["--plan", &keys.to_string()]).output().expect("this program starts");
+    let rate = String::from_utf8(planned.stdout).expect("a number");
+    rate.trim().parse().expect("a number")
+}
