@@ -23,3 +23,4 @@ mod sources;
 mod sso;
 mod stage;
 mod time;
+mod turns;
