@@ -36,6 +36,9 @@ use crate::store::{self, Counts, Failure, Page, SdkConfig, Start, Store, Traffic
 
 /// Rollups worked on side by side.
 const SIDE_BY_SIDE: usize = 64;
+/// Full batches whose sources are held: one that is committed and deleted, and one that is read meanwhile. A source
+/// takes 170 bytes.
+const BATCHES_HELD: usize = 2;
 /// How long commits under way get after SIGTERM. Kubernetes sends SIGKILL 30 s after it by default.
 const GRACE: Duration = Duration::from_secs(10);
 /// How often the progress is shown.
@@ -480,7 +483,7 @@ impl Work<'_> {
     fn has_room(&self, batch: &Batch) -> bool {
         let objects = batch.sources.len() + batch.empty.len();
         let held: usize = self.active.values().map(|mailbox| mailbox.held()).sum();
-        if held > 0 && held + objects > 3 * self.pass.config.batch_objects {
+        if held > 0 && held + objects > BATCHES_HELD * self.pass.config.batch_objects {
             return false;
         }
         match self.active.get(&batch.rollup) {

@@ -151,7 +151,8 @@ pub(crate) fn floor_against(name: &str, fill: &Fill, endpoint: &str) -> Measured
     Measured { client: name.to_owned(), ..measure(command, endpoint) }
 }
 
-fn measure(mut command: Command, endpoint: &str) -> Measured {
+/// The variables of a client of that server.
+pub(crate) fn surround(command: &mut Command, endpoint: &str) {
     command
         .env("AWS_ENDPOINT_URL", endpoint)
         .env("ROLLUP_SOURCE", format!("s3://{LOGS}/logs/"))
@@ -166,6 +167,10 @@ fn measure(mut command: Command, endpoint: &str) -> Measured {
             command.env(name, value);
         }
     }
+}
+
+fn measure(mut command: Command, endpoint: &str) -> Measured {
+    surround(&mut command, endpoint);
     let start = Instant::now();
     let mut child = command.spawn().expect("the client starts");
     let used = child.wait4().expect("the client ends");

@@ -8,7 +8,8 @@
 //! once), each run right after its floors, and the ratios are of such neighbours. `--list` names the rows. `--quick`
 //! runs what CI holds to wide bounds. `--program` measures another binary of this program beside the one that was just
 //! built: the static one. `--endpoint` runs the first row against a real server instead, in two buckets that it makes
-//! and empties, with the SDK's variables for region and credentials.
+//! and empties, with the SDK's variables for region and credentials. `--instructions` counts the instructions of a plan
+//! and of a pass under valgrind and holds them to `benches/instructions.json`.
 //!
 //! The floors are a loop of GETs as anyone would write it with the SDK, 256 in flight on its multi-thread runtime
 //! (`bare`); the same on one thread with the settings of this program's own client (`tuned`); and the tool that anyone
@@ -17,6 +18,7 @@
 
 mod clients;
 mod floors;
+mod instructions;
 mod plan;
 mod rows;
 mod server;
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         Some("--plan") => plan::run(rest[0].parse().expect("a number of keys")),
         Some("--fill") => server::fill_remote(&rest[0]),
         Some("--list") => rows::list(),
+        Some("--instructions") => return instructions::run(rest.first().is_some_and(|word| word == "update")),
         _ => match parse(&arguments) {
             Ok(asked) => return rows::run(&asked),
             Err(why) => {

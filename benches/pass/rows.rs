@@ -194,15 +194,15 @@ impl<'a> Bench<'a> {
         let rate = pairs().map(|(own, floor)| own.rate() / floor.rate());
         match name {
             "bare" => {
-                let reach = self.reach(Reach::AtMost(0.80), 1.5);
+                let reach = self.reach(Reach::AtMost(0.80), 2.0);
                 self.figure(row, "CPU an object, deletes included, against bare GETs", cost, reach, 2);
             }
             "tuned" => {
-                let reach = self.reach(Reach::AtMost(1.10), 1.5);
+                let reach = self.reach(Reach::AtMost(1.10), 2.0);
                 self.figure(row, "CPU an object, deletes included, against tuned GETs", cost, reach, 2);
             }
             _ => {
-                let reach = self.reach(Reach::AtLeast(if slow { 150.0 } else { 3.0 }), 1.5);
+                let reach = self.reach(Reach::AtLeast(if slow { 150.0 } else { 3.0 }), 2.0);
                 self.figure(row, "objects a second against the naive tool", rate, reach, 1);
             }
         }
@@ -233,10 +233,11 @@ impl<'a> Bench<'a> {
         let throttled = own.iter().map(|run| 100.0 * figure(run.reported("throttled")) / figure(run.requests(&[])));
         let reach = self.reach(Reach::AtMost(1.0), 3.0);
         self.figure(row, "503s, % of requests", throttled, reach, 2);
-        self.figure(row, "peak MiB", own.iter().map(|run| run.rss), Reach::AtMost(64.0), 1);
+        let reach = self.reach(Reach::AtMost(64.0), 1.5);
+        self.figure(row, "peak MiB", own.iter().map(|run| run.rss), reach, 1);
         let limit = S3_WRITES * count(partitions);
         let (warm, soon) = match partitions {
-            1 => (self.reach(Reach::AtLeast(95.0), 1.5), self.reach(Reach::AtLeast(90.0), 2.0)),
+            1 => (self.reach(Reach::AtLeast(95.0), 2.0), self.reach(Reach::AtLeast(90.0), 2.0)),
             // More than one core can do.
             _ => (Reach::Told, Reach::Told),
         };
