@@ -117,7 +117,10 @@ impl<'a> Bench<'a> {
             "100k" => {
                 self.beside_floors(name, &Fill { objects: 100_000, ..plain }, &["bare", "tuned"]);
             }
-            "8KiB" => self.beside_floors(name, &Fill { size: 8 << 10, ..plain }, &["bare", "tuned"]),
+            "8KiB" => {
+                let large = Fill { objects: 100_000, size: 8 << 10, ..plain };
+                self.beside_floors(name, &large, &["bare", "tuned"]);
+            }
             "tls" => self.tls(),
             "30ms" => self.beside_floors(name, &Fill { objects: 100_000, latency_ms: 30, ..plain }, &["naive"]),
             "limits" => self.at_limits(name, &at_limits, 1),
