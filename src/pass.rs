@@ -36,9 +36,9 @@ use crate::store::{self, Counts, Failure, Page, SdkConfig, Start, Store, Traffic
 
 /// Rollups worked on side by side.
 const SIDE_BY_SIDE: usize = 64;
-/// Full batches whose sources are held: one that is committed and deleted, and one that is read meanwhile. A source
-/// takes 170 bytes.
-const BATCHES_HELD: usize = 2;
+/// Full batches whose sources are held: one that is deleted, one that is committed, and one that is read meanwhile. With
+/// two of them nothing was deleted while the third was read. A source takes 170 bytes.
+const BATCHES_HELD: usize = 3;
 /// How long commits under way get after SIGTERM. Kubernetes sends SIGKILL 30 s after it by default.
 const GRACE: Duration = Duration::from_secs(10);
 /// How often the progress is shown.

@@ -37,7 +37,7 @@ fn plan_once(listed: &[String], tags: &[String]) -> usize {
         until: None,
         settle: None,
         shard: Shard::WHOLE,
-        batch_objects: 20_000,
+        batch_objects: 10_000,
         batch_bytes: 1 << 30,
     };
     let mut planner = Planner::new(settings, chrono::DateTime::UNIX_EPOCH);

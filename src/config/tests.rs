@@ -32,7 +32,7 @@ fn two_settings_are_enough() {
     assert_eq!((config.settle, config.time_limit), (None, None));
     assert_eq!((config.since, config.until), (None, None));
     assert_eq!((config.concurrency, config.buffer), (Concurrency::Auto, 24 << 20));
-    assert_eq!((config.batch_objects, config.batch_bytes), (20_000, 1 << 30));
+    assert_eq!((config.batch_objects, config.batch_bytes), (10_000, 1 << 30));
     assert_eq!(config.shard, Shard::WHOLE);
     assert_eq!((config.force_path_style, config.assume_no_overlap), (false, false));
     assert_eq!((config.log_format, config.termination_log), (LogFormat::Auto, None));

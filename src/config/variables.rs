@@ -90,7 +90,7 @@ pub const VARIABLES: &[Variable] = &[
         "Requests in flight: 1 to 1024, or auto, which finds the store's rate by itself.",
     ),
     variable("ROLLUP_BUFFER", Value("24MiB"), "Log data held in memory at most: 8MiB up to below 4GiB."),
-    variable("ROLLUP_BATCH_OBJECTS", Value("20000"), "Log objects in one commit at most: 1 to 1000000."),
+    variable("ROLLUP_BATCH_OBJECTS", Value("10000"), "Log objects in one commit at most: 1 to 1000000."),
     variable(
         "ROLLUP_BATCH_BYTES",
         Value("1GiB"),
