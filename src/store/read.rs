@@ -16,6 +16,8 @@ use crate::source::ETag;
 
 /// The most bytes of a manifest that are read: a million entries of the longest keys stay below.
 const LARGEST_MANIFEST: u64 = 2 << 30;
+/// Room that a body in several pieces gets at once.
+const ROOM: u64 = 1 << 20;
 
 /// Properties of a rollup that an append keeps.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -114,6 +116,8 @@ impl Store {
                 first = chunk;
             } else {
                 if joined.is_empty() {
+                    // What is expected is known, and bounded here, since of a manifest it is the store that says it.
+                    joined.reserve(usize::try_from(most.min(ROOM)).unwrap_or(0));
                     joined.extend_from_slice(&first);
                     first = Bytes::new();
                 }
