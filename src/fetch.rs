@@ -98,11 +98,12 @@ impl Upload {
         *id = None;
     }
 
-    async fn send(&self, number: u16, body: Bytes) -> Result<(Part, u64), Failure> {
+    /// Sends a part, and gives its bytes back.
+    async fn send(&self, number: u16, body: Bytes) -> Result<(Part, Bytes), Failure> {
         let id = self.begin().await?;
         let crc = crc_fast::checksum(CrcAlgorithm::Crc64Nvme, &body);
         let part = self.to.upload_part(&self.key, &id, number, &body, Some(crc)).await?;
-        Ok((part, body.len() as u64))
+        Ok((part, body))
     }
 }
 
@@ -201,10 +202,12 @@ struct Gathering<'j> {
     /// The next piece to ask for.
     next: Option<Piece>,
     reading: FuturesOrdered<futures::future::LocalBoxFuture<'j, (Piece, Result<Bytes, Failure>)>>,
-    sending: FuturesUnordered<futures::future::LocalBoxFuture<'j, Result<(Part, u64), Failure>>>,
+    sending: FuturesUnordered<futures::future::LocalBoxFuture<'j, Result<(Part, Bytes), Failure>>>,
     /// Bytes asked for, joined or being sent.
     held: u64,
     joined: BytesMut,
+    /// The memory of a part that was sent, for the next: a new one would have to be faulted in page by page.
+    spare: Option<BytesMut>,
     number: u16,
     parts: Vec<Part>,
     left: Vec<Left>,
@@ -228,6 +231,7 @@ impl<'j> Gathering<'j> {
             sending: FuturesUnordered::new(),
             held: job.old.len() as u64,
             joined,
+            spare: None,
             number: job.upload.layout.first_sent(),
             parts: Vec::new(),
             left: Vec::new(),
@@ -267,9 +271,10 @@ impl<'j> Gathering<'j> {
             tokio::select! {
                 biased;
                 Some(sent) = self.sending.next() => {
-                    let (part, length) = sent.map_err(Stopped::Failed)?;
+                    let (part, body) = sent.map_err(Stopped::Failed)?;
                     self.parts.push(part);
-                    self.held = self.held.saturating_sub(length);
+                    self.held = self.held.saturating_sub(body.len() as u64);
+                    self.spare = body.try_into_mut().ok().or(self.spare.take());
                 }
                 Some((piece, read)) = self.reading.next() => {
                     answered = Instant::now();
@@ -368,11 +373,15 @@ impl<'j> Gathering<'j> {
     fn send_full_parts(&mut self) {
         let part = usize::try_from(self.job.upload.layout.part).unwrap_or(usize::MAX);
         while self.joined.len() >= part {
-            let body = self.joined.split_to(part).freeze();
-            self.send(body);
+            let rest = self.joined.split_off(part);
+            let mut next = self.spare.take().unwrap_or_default();
+            next.clear();
             // All of the next part and of the piece that fills it: growing by doubling would hold twice as much.
             let room = part + usize::try_from(PIECE).unwrap_or(usize::MAX);
-            self.joined.reserve(room.min(self.joined.len() + self.expected()));
+            next.reserve(room.min(rest.len() + self.expected()));
+            next.extend_from_slice(&rest);
+            let body = std::mem::replace(&mut self.joined, next).freeze();
+            self.send(body);
         }
     }
 

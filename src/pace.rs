@@ -12,8 +12,12 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-/// The time over which is counted what the store takes.
+/// The time over which is counted what the store takes,
 const WINDOW: Duration = Duration::from_secs(1);
+/// the requests that are counted at least, since a store may take less than one of them a second,
+const REQUESTS: usize = 4;
+/// and how old these may be.
+const OLDEST: Duration = Duration::from_secs(10);
 /// What was taken in less than this is no rate.
 const SHORTEST: Duration = Duration::from_millis(100);
 /// What is left of the rate at a `SlowDown`.
@@ -23,6 +27,10 @@ const CUT: f64 = 0.9;
 const RISE: f64 = 0.01;
 /// The seconds that are counted for it at most.
 const LONGEST_RISE: f64 = 10.0;
+/// What a request adds to the rate at most, or a few slow ones would lead to the next `SlowDown`.
+const STEP: f64 = 0.015;
+/// The rate after the first `SlowDown` at least, which may come before anything was taken.
+const FIRST: f64 = 1_000.0;
 /// The lowest rate, in keys a second.
 const LEAST: f64 = 100.0;
 
@@ -40,7 +48,7 @@ struct State {
     rate: Option<f64>,
     /// When the next request may go.
     next: Instant,
-    /// What the store took, and when, within the window.
+    /// What the store took last, and when.
     taken: VecDeque<(Instant, usize)>,
     /// When the rate was last cut: refusals of requests from before say nothing about the new one.
     cut: Instant,
@@ -76,7 +84,7 @@ impl Pace {
         state.taken.push_back((now, keys));
         let rise = RISE * now.duration_since(state.cut).as_secs_f64().min(LONGEST_RISE);
         if let Some(rate) = &mut state.rate {
-            *rate += rise * count(keys);
+            *rate += (rise * count(keys)).min(STEP * *rate);
         }
     }
 
@@ -92,7 +100,7 @@ impl Pace {
         let first = state.taken.front().map_or(now, |(first, _)| *first);
         let taken = taken / now.duration_since(first).max(SHORTEST).as_secs_f64();
         // It may have taken little since little was asked.
-        let found = state.rate.map_or(taken, |rate| taken.clamp(rate / 2.0, rate));
+        let found = state.rate.map_or(taken.max(FIRST), |rate| taken.clamp(rate / 2.0, rate));
         let rate = (found * CUT).max(LEAST);
         (state.rate, state.cut) = (Some(rate), now);
         tracing::debug!(rate, "the store said SlowDown: so many keys are deleted a second from now on");
@@ -105,7 +113,9 @@ impl Pace {
 
 impl State {
     fn forget(&mut self, now: Instant) {
-        while self.taken.front().is_some_and(|(at, _)| now.duration_since(*at) > WINDOW) {
+        while let Some((at, _)) = self.taken.front()
+            && now.duration_since(*at) > if self.taken.len() > REQUESTS { WINDOW } else { OLDEST }
+        {
             self.taken.pop_front();
         }
     }
@@ -120,7 +130,8 @@ fn count(keys: usize) -> f64 {
 mod tests {
     use super::*;
 
-    /// A store that takes so many keys a second, and a second's worth at once; how many requests it took and refused.
+    /// A store that takes so many keys a second, and a second's worth at once, or one request when it rested as long; how
+    /// many requests it took and refused.
     async fn delete(pace: &Pace, rate: f64, seconds: u64) -> (usize, usize) {
         let (begun, mut left, mut counted) = (Instant::now(), rate, Instant::now());
         let (mut taken, mut refused) = (0, 0);
@@ -129,7 +140,7 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(10)).await;
             left = (left + rate * counted.elapsed().as_secs_f64()).min(rate);
             counted = Instant::now();
-            if left < 250.0 {
+            if left < rate.min(250.0) {
                 pace.throttled(since);
                 refused += 1;
             } else {
@@ -148,6 +159,14 @@ mod tests {
         let (taken, refused) = delete(&pace, 3_500.0, 100).await;
         assert!(taken * 250 > 95 * 3_500, "{taken} requests in 100 s");
         assert!(refused < 50, "{refused} refusals");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_rate_of_a_store_that_takes_less_than_a_request_a_second_is_found_as_well() {
+        let pace = Pace::default();
+        delete(&pace, 175.0, 60).await;
+        let (taken, _) = delete(&pace, 175.0, 1_000).await;
+        assert!(taken * 250 > 850 * 175, "{taken} requests in 1,000 s");
     }
 
     #[tokio::test(start_paused = true)]
@@ -175,6 +194,15 @@ mod tests {
         }
         let after = pace.state().rate.expect("it was refused");
         assert!(after > before * 0.44, "{after} after {before}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_before_anything_was_taken_does_not_stop_the_deletes_for_minutes() {
+        let pace = Pace::default();
+        let since = pace.wait(250).await;
+        pace.throttled(since);
+        let (taken, _) = delete(&pace, 3_500.0, 30).await;
+        assert!(taken * 250 > 15 * 3_500, "{taken} requests in 30 s");
     }
 
     #[tokio::test(start_paused = true)]
