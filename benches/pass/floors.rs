@@ -1,15 +1,25 @@
 //! The floors: what anyone would write, and the least that reading the log objects takes with this SDK.
 
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
 use aws_config::BehaviorVersion;
+use aws_credential_types::provider::ProvideCredentials;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::{RequestChecksumCalculation, StalledStreamProtectionConfig};
 use aws_sdk_s3::primitives::ByteStream;
+use aws_sigv4::http_request::{PayloadChecksumKind, SignableBody, SignableRequest, SigningSettings, sign};
+use aws_sigv4::sign::v4::SigningParams;
 use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_smithy_runtime_api::client::identity::Identity;
+use bytes::Bytes;
 use futures::stream::{self, StreamExt};
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, Empty};
+use hyper_util::client::legacy;
+use hyper_util::rt::TokioExecutor;
 
 use crate::server::{Fill, LOGS, OUT};
 
@@ -25,6 +35,7 @@ pub(crate) fn run(floor: &str, arguments: &[String]) {
             runtime.block_on(async { get_all(&client(None).await, &fill()).await });
         }
         "tuned" => on_one_thread(async { get_all(&tuned(&client(None).await), &fill()).await }),
+        "signed" => on_one_thread(async { get_all_signed(&fill()).await }),
         "naive" => on_one_thread(naive()),
         other => panic!("there is no floor {other}"),
     }
@@ -57,11 +68,48 @@ fn tuned(client: &Client) -> Client {
 }
 
 async fn get_all(client: &Client, fill: &Fill) {
-    let got = stream::iter(fill.keys()).map(|key| async move {
+    let lengths = fill.keys().map(|key| async move {
         let object = client.get_object().bucket(LOGS).key(key).send().await.expect("a source");
         object.body.collect().await.expect("a body").into_bytes().len()
     });
-    let bytes: usize = got.buffer_unordered(IN_FLIGHT).fold(0, async |sum, length| sum + length).await;
+    add_up(lengths, fill).await;
+}
+
+/// With the SDK's signer, but neither its operations nor its client.
+async fn get_all_signed(fill: &Fill) {
+    let config = aws_config::defaults(BehaviorVersion::latest()).load().await;
+    let provider = config.credentials_provider().expect("the environment names credentials");
+    let identity: &Identity = &provider.provide_credentials().await.expect("they are there").into();
+    let client = &legacy::Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
+    let lengths = fill.keys().map(|key| async move {
+        let answer = client.request(signed(&key, identity)).await.expect("an answer");
+        assert_eq!(answer.status(), StatusCode::OK, "{key}");
+        answer.into_body().collect().await.expect("a body").to_bytes().len()
+    });
+    add_up(lengths, fill).await;
+}
+
+fn signed(key: &str, identity: &Identity) -> Request<Empty<Bytes>> {
+    let endpoint = std::env::var("AWS_ENDPOINT_URL").expect("the server's");
+    let host = endpoint.trim_start_matches("http://").trim_end_matches('/');
+    let uri = format!("http://{host}/{LOGS}/{key}");
+    let mut settings = SigningSettings::default();
+    settings.payload_checksum_kind = PayloadChecksumKind::XAmzSha256;
+    let (region, now) = (std::env::var("AWS_REGION").expect("some region"), SystemTime::now());
+    let signing = SigningParams::builder().identity(identity).region(&region).name("s3").time(now).settings(settings);
+    let headers = [("host", host), ("x-amz-checksum-mode", "ENABLED")];
+    let signable = SignableRequest::new("GET", &*uri, headers.into_iter(), SignableBody::Bytes(b"")).expect("plain");
+    let signed = sign(signable, &signing.build().expect("complete").into()).expect("it can be signed");
+    let request = headers.iter().fold(Request::get(&uri), |request, (name, value)| request.header(*name, *value));
+    let mut request = request.body(Empty::new()).expect("a plain request");
+    signed.into_parts().0.apply_to_request_http1x(&mut request);
+    request
+}
+
+/// Waits for all answers, and checks that together they are what the bucket holds.
+async fn add_up(lengths: impl Iterator<Item = impl Future<Output = usize>>, fill: &Fill) {
+    let lengths = stream::iter(lengths).buffer_unordered(IN_FLIGHT);
+    let bytes = lengths.fold(0, async |sum, length| sum + length).await;
     assert_eq!(bytes, fill.objects * fill.size, "bytes read");
 }
 

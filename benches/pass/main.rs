@@ -12,9 +12,10 @@
 //! and of a pass under valgrind and holds them to `benches/instructions.json`.
 //!
 //! The floors are a loop of GETs as anyone would write it with the SDK, 256 in flight on its multi-thread runtime
-//! (`bare`); the same on one thread with the settings of this program's own client (`tuned`); and the tool that anyone
-//! would write first (`naive`): for each rollup a GET of it, a GET of each source one after the other, a PUT of the
-//! whole and a DELETE of each. The first two know all keys, list nothing, write nothing and delete nothing.
+//! (`bare`); the same on one thread with the settings of this program's own client (`tuned`); the same requests signed by
+//! the SDK's signer and sent by hyper (`signed`); and the tool that anyone would write first (`naive`): for each rollup
+//! a GET of it, a GET of each source one after the other, a PUT of the whole and a DELETE of each. All but the last know
+//! the keys, list nothing, write nothing and delete nothing.
 
 mod clients;
 mod floors;

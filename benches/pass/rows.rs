@@ -115,7 +115,7 @@ impl<'a> Bench<'a> {
             "nothing" => self.nothing(),
             "20k" => self.beside_floors(name, &plain, &["bare", "tuned", "naive"]),
             "100k" => {
-                self.beside_floors(name, &Fill { objects: 100_000, ..plain }, &["bare", "tuned"]);
+                self.beside_floors(name, &Fill { objects: 100_000, ..plain }, &["bare", "tuned", "signed"]);
             }
             "8KiB" => {
                 let large = Fill { objects: 100_000, size: 8 << 10, ..plain };
@@ -203,6 +203,10 @@ impl<'a> Bench<'a> {
             "tuned" => {
                 let reach = self.reach(Reach::AtMost(1.10), 2.0);
                 self.figure(row, "CPU an object, deletes included, against tuned GETs", cost, reach, 2);
+            }
+            "signed" => {
+                let what = "CPU an object, deletes included, against GETs without the SDK's client";
+                self.figure(row, what, cost, Reach::Told, 2);
             }
             _ => {
                 let reach = self.reach(Reach::AtLeast(if slow { 150.0 } else { 3.0 }), 2.0);
