@@ -9,6 +9,7 @@ mod delete;
 mod failure;
 mod list;
 mod read;
+mod sample;
 mod traffic;
 mod uploads;
 mod whole;
@@ -28,6 +29,7 @@ pub use delete::{DELETE_KEYS, NotDeleted};
 pub use failure::{Failure, Kind};
 pub use list::{Object, Page, Start};
 pub use read::{Attributes, Head};
+use sample::Sample;
 pub use traffic::{Counts, Operation, Traffic};
 pub use uploads::{Begun, Part};
 pub use write::{Condition, crc_header};
@@ -53,13 +55,14 @@ pub struct Store {
     client: Client,
     bucket: Arc<str>,
     traffic: Arc<Traffic>,
+    sample: Sample,
 }
 
 impl Store {
     /// A bucket, reached by this client.
     #[must_use]
     pub fn new(client: Client, bucket: &str, traffic: Arc<Traffic>) -> Self {
-        Self { client, bucket: bucket.into(), traffic }
+        Self { client, bucket: bucket.into(), traffic, sample: Sample::default() }
     }
 
     /// The bucket's name.

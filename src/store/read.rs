@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use aws_sdk_s3::Config;
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{ArchiveStatus, ChecksumMode, ChecksumType, StorageClass};
@@ -11,6 +12,7 @@ use base64::Engine;
 use bytes::{Bytes, BytesMut};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
+use super::sample::Sent;
 use super::{ATTEMPT, BASE64, BATCH, Failure, Kind, LONG_ATTEMPT, Operation, SLOWEST, Store};
 use crate::source::ETag;
 
@@ -75,16 +77,12 @@ impl Store {
         let expected = range.map_or(size, |(_, length)| length);
         let time = ATTEMPT + Duration::from_secs(expected / SLOWEST);
         self.ask(Operation::GetObject, Some(key), time, async || {
-            let request = self.client.get_object().bucket(&*self.bucket).key(key);
-            let request = request.checksum_mode(ChecksumMode::Enabled).set_if_match(etag.map(ETag::quoted));
-            let range = range.map(|(first, length)| format!("bytes={first}-{}", first + length - 1));
-            let object = request.set_range(range).send().await;
-            let object = object.map_err(|e| self.failure(e, Operation::GetObject, Some(key)))?;
-            let found = self.tag(key, object.e_tag.as_deref())?;
+            let (found, body) = self.object(key, etag, range).await?;
+            let found = self.tag(key, found.as_deref())?;
             if etag.is_some_and(|listed| found != *listed) {
                 return Err(self.broken(Kind::Condition, Operation::GetObject, Some(key), "it is another object now"));
             }
-            let body = self.body(key, object.body, expected).await?;
+            let body = self.body(key, body, expected).await?;
             if (body.len() as u64) < expected {
                 let what = format!("{} bytes came instead of {expected}", body.len());
                 return Err(self.broken(Kind::Damaged, Operation::GetObject, Some(key), &what));
@@ -92,6 +90,30 @@ impl Store {
             Ok(body)
         })
         .await
+    }
+
+    /// The tag and the body of an object, or of a range of it.
+    async fn object(
+        &self,
+        key: &str,
+        etag: Option<&ETag>,
+        range: Option<(u64, u64)>,
+    ) -> Result<(Option<String>, ByteStream), Failure> {
+        let request = || self.client.get_object().bucket(&*self.bucket).key(key).checksum_mode(ChecksumMode::Enabled);
+        let sent = if range.is_none() { self.sample.get(request, key, etag).await } else { Sent::No };
+        if let Sent::Object(etag, body) = sent {
+            return Ok((Some(etag), body));
+        }
+        let range = range.map(|(first, length)| format!("bytes={first}-{}", first + length - 1));
+        let request = request().set_if_match(etag.map(ETag::quoted)).set_range(range).customize();
+        let request = match sent {
+            Sent::Other(answered) => request.config_override(Config::builder().http_client(answered)),
+            _ => request,
+        };
+        // In a place of its own: it is large, and seldom there.
+        let object = Box::pin(request.send()).await;
+        let object = object.map_err(|e| self.failure(e, Operation::GetObject, Some(key)))?;
+        Ok((object.e_tag, object.body))
     }
 
     /// S3 names the tag of whatever it reads. Without one the answer is somebody's in between, and its body, which may

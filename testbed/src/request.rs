@@ -135,6 +135,8 @@ pub struct Recorded {
     pub bytes_in: u64,
     /// The length of the answer's body in bytes, as its header says.
     pub bytes_out: u64,
+    /// It numbers its attempt, as every request does that an SDK sends itself.
+    pub numbered: bool,
 }
 
 impl Recorded {
@@ -162,6 +164,7 @@ impl Recorded {
             applied: false,
             bytes_in: length("x-amz-decoded-content-length").or_else(|| length("content-length")).unwrap_or_default(),
             bytes_out: 0,
+            numbered: request.headers.contains_key("amz-sdk-invocation-id"),
         }
     }
 

@@ -18,6 +18,7 @@ mod overlap;
 mod passes;
 mod pieces;
 mod readme;
+mod sample;
 mod secrets;
 mod sources;
 mod sso;
