@@ -11,7 +11,7 @@ use rstest::rstest;
 use testbed::{FaultKind, Operation, Settings, Spec, When};
 
 use crate::bench::{Bench, LOGS, OUT};
-use crate::binary::{program, reach, run};
+use crate::binary::{WHERE, program, reach, run};
 
 const SECRET_KEY: &str = "k3Rz8QvXt+5uWyB2/nM7aPcD9eFgHjLsT0oYxZqE";
 const TOKEN: &str = "IQoJb3JpZ2luX2VjE/session+token/A1b2C3d4E5f6==";
@@ -58,18 +58,43 @@ fn file(name: &str, content: &str) -> PathBuf {
 
 /// Answers every request with this status and body for as long as the test runs.
 fn answering(status: &'static str, body: String) -> String {
+    serving(move |_| (status, body.clone()))
+}
+
+/// The same, where the answer follows from the request's head. A token of the metadata service is good for six hours.
+fn serving(answer: impl Fn(&str) -> (&'static str, String) + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let url = format!("http://{}", listener.local_addr().expect("it is bound"));
     std::thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
             let mut request = [0; 8192];
             // A client that is gone needs no answer.
-            let _ = stream.read(&mut request);
+            let read = stream.read(&mut request).unwrap_or_default();
+            let (status, body) = answer(&String::from_utf8_lossy(&request[..read]));
+            let head = "Connection: close\r\nX-Aws-Ec2-Metadata-Token-Ttl-Seconds: 21600";
             let length = body.len();
-            let _ = write!(stream, "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}");
+            let _ = write!(stream, "HTTP/1.1 {status}\r\nContent-Length: {length}\r\n{head}\r\n\r\n{body}");
         }
     });
     url
+}
+
+/// The metadata service of an instance with a role: a token first, then the role's name, then its credentials.
+fn instance(request: &str) -> (&'static str, String) {
+    const ROLES: &str = "/latest/meta-data/iam/security-credentials/";
+    let (line, head) = request.split_once("\r\n").unwrap_or((request, ""));
+    let with_token = head.lines().any(|line| {
+        let (name, value) = line.split_once(": ").unwrap_or((line, ""));
+        name.eq_ignore_ascii_case("x-aws-ec2-metadata-token") && value == BEARER
+    });
+    match line.split(' ').collect::<Vec<_>>()[..] {
+        ["PUT", "/latest/api/token", _] => ("200 OK", BEARER.to_owned()),
+        ["GET", ROLES, _] if with_token => ("200 OK", String::from("audit")),
+        ["GET", path, _] if with_token && path.strip_prefix(ROLES) == Some("audit") => {
+            ("200 OK", container_answer().replacen('{', "{\"Code\":\"Success\",", 1))
+        }
+        _ => ("404 Not Found", String::new()),
+    }
 }
 
 fn container_answer() -> String {
@@ -97,6 +122,7 @@ enum From {
     Profile,
     Container,
     Identity,
+    Instance,
     /// Sources that answer with the secret, but in no form that can be read.
     DamagedProfile,
     DamagedContainer,
@@ -149,6 +175,10 @@ fn variables(from: From, name: &str) -> Vec<(&'static str, String)> {
             ("AWS_ROLE_ARN", String::from("arn:aws:iam::111122223333:role/audit")),
             ("AWS_ENDPOINT_URL_STS", answering("200 OK", sts_answer())),
         ],
+        From::Instance => vec![
+            ("AWS_EC2_METADATA_DISABLED", String::from("false")),
+            ("AWS_EC2_METADATA_SERVICE_ENDPOINT", serving(instance)),
+        ],
     }
 }
 
@@ -158,6 +188,7 @@ fn variables(from: From, name: &str) -> Vec<(&'static str, String)> {
 #[case(From::Profile, 1)]
 #[case(From::Container, 1)]
 #[case(From::Identity, 1)]
+#[case(From::Instance, 1)]
 #[case(From::DamagedProfile, 3)]
 #[case(From::DamagedContainer, 3)]
 #[case(From::RefusingContainer, 3)]
@@ -197,6 +228,28 @@ async fn no_secret_is_written_at_any_level_wherever_the_credentials_come_from(#[
         is_silent(&name, &format!("{log}\n{error}\n{message}"));
         let told = if format == "bunyan" { &log } else { &error };
         assert!(code == 3 || told.contains("SlowDown"), "{name} says nothing at its own debug level: {told}");
+    }
+}
+
+#[test]
+fn the_metadata_service_is_not_asked_where_the_environment_switches_it_off() {
+    let (seen, asked) = std::sync::mpsc::channel();
+    let url = serving(move |request| {
+        // Nobody may listen any more.
+        let _ = seen.send(request.lines().next().unwrap_or_default().to_owned());
+        instance(request)
+    });
+    for (disabled, expected) in [("true", 3), ("false", 1)] {
+        let settings = [
+            ("AWS_EC2_METADATA_DISABLED", disabled),
+            ("AWS_EC2_METADATA_SERVICE_ENDPOINT", url.as_str()),
+            // Nobody is there: with credentials it comes as far as that.
+            ("AWS_ENDPOINT_URL", "http://127.0.0.1:1"),
+            ("AWS_REGION", "us-east-1"),
+        ];
+        let (code, log, error) = run(&mut program(&[&settings[..], &WHERE[..]].concat()));
+        assert_eq!(code, expected, "{log}{error}");
+        assert_eq!(asked.try_iter().count() > 0, disabled == "false");
     }
 }
 
