@@ -1,5 +1,6 @@
 //! Client processes, measured from outside: wall clock, CPU, peak memory, and the program's own report.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -21,6 +22,8 @@ pub(crate) struct Measured {
     pub(crate) cpu: f64,
     /// Peak resident memory in MiB.
     pub(crate) rss: f64,
+    /// Requests by kind, as the server counted them, or the program where the server is a real one.
+    pub(crate) requests: BTreeMap<String, u64>,
     /// The program's report; null for a floor.
     pub(crate) report: Value,
     /// Log objects deleted in each second, where the server is the testbed.
@@ -37,11 +40,9 @@ impl Measured {
         self.cpu * 1e6 / count(self.objects)
     }
 
-    /// Requests of the program, those of these kinds alone or all.
-    pub(crate) fn requests(&self, kinds: &[&str]) -> u64 {
-        let requests = self.report["requests"].as_object().into_iter().flatten();
-        let chosen = requests.filter(|(kind, _)| kinds.is_empty() || kinds.contains(&kind.as_str()));
-        chosen.filter_map(|(_, count)| count.as_u64()).sum()
+    /// All requests.
+    pub(crate) fn asked(&self) -> u64 {
+        self.requests.values().sum()
     }
 
     /// A figure of the report.
@@ -71,8 +72,8 @@ pub(crate) fn built() -> PathBuf {
 pub(crate) fn pass(program: &Path, fill: &Fill, settings: &[(&str, &str)]) -> Measured {
     let serving = Serving::start(fill);
     let measured = pass_against(program, &serving.endpoint, fill.tls.as_deref(), settings);
-    let Seen { deleted } = serving.seen();
-    Measured { objects: fill.objects, deleted, ..measured }
+    let Seen { deleted, requests } = serving.seen();
+    Measured { objects: fill.objects, deleted, requests, ..measured }
 }
 
 /// Several processes at once that share the work: the slowest one's time, and the sums of the rest.
@@ -88,18 +89,20 @@ pub(crate) fn sharded(program: &Path, fill: &Fill, shards: usize) -> Measured {
         let running: Vec<_> = (0..shards).map(|shard| scope.spawn(move || start(shard))).collect();
         running.into_iter().map(|run| run.join().expect("a shard")).collect()
     });
-    let Seen { deleted } = serving.seen();
+    let Seen { deleted, requests } = serving.seen();
     let rolled_up: u64 = runs.iter().filter_map(|run| run.report["rolled_up"]["objects"].as_u64()).sum();
     assert_eq!(rolled_up, fill.objects as u64, "objects of all shards");
-    let throttled: u64 = runs.iter().map(|run| run.reported("throttled")).sum();
-    let requests: u64 = runs.iter().map(|run| run.requests(&[])).sum();
+    let sum = |figure: &str| -> u64 { runs.iter().map(|run| run.reported(figure)).sum() };
     Measured {
         client: program.display().to_string(),
         objects: fill.objects,
         seconds: runs.iter().map(|run| run.seconds).fold(0.0, f64::max),
         cpu: runs.iter().map(|run| run.cpu).sum(),
         rss: runs.iter().map(|run| run.rss).fold(0.0, f64::max),
-        report: serde_json::json!({ "throttled": throttled, "requests": { "all": requests } }),
+        requests,
+        report: serde_json::json!({
+            "throttled": sum("throttled"), "sent": sum("sent"), "received": sum("received")
+        }),
         deleted,
     }
 }
@@ -111,6 +114,7 @@ fn blank() -> Measured {
         seconds: 0.0,
         cpu: 0.0,
         rss: 0.0,
+        requests: BTreeMap::new(),
         report: Value::Null,
         deleted: Vec::new(),
     }
@@ -135,13 +139,17 @@ pub(crate) fn pass_against(
     let json = std::fs::read_to_string(&report).expect("the report was written");
     let _ = std::fs::remove_file(&report);
     let client = program.display().to_string();
-    Measured { client, report: serde_json::from_str(&json).expect("the report is JSON"), ..measured }
+    let report: Value = serde_json::from_str(&json).expect("the report is JSON");
+    let requests = serde_json::from_value(report["requests"].clone()).expect("counts by kind");
+    Measured { client, requests, report, ..measured }
 }
 
 /// A floor over everything that a fresh server holds.
 pub(crate) fn floor(name: &str, fill: &Fill) -> Measured {
     let serving = Serving::start(fill);
-    Measured { objects: fill.objects, ..floor_against(name, fill, &serving.endpoint) }
+    let measured = floor_against(name, fill, &serving.endpoint);
+    let Seen { deleted, requests } = serving.seen();
+    Measured { objects: fill.objects, deleted, requests, ..measured }
 }
 
 /// A floor against a server that is there.

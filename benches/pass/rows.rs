@@ -1,5 +1,7 @@
 //! The rows: what runs beside what, and what each figure is to reach.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
@@ -49,8 +51,10 @@ pub(crate) fn run(asked: &Asked) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let mut bench = Bench::new(asked);
-    println!("| row | client | objects | objects/s | CPU µs/object | peak MiB | requests/object | 503s |");
-    println!("|---|---|---|---|---|---|---|---|");
+    println!(
+        "| row | client | objects | s | objects/s | CPU s | CPU µs/object | peak MiB | requests/object | 503s |\n\
+         |---|---|---|---|---|---|---|---|---|---|"
+    );
     let chosen = NAMES.iter().filter(|name| match (asked.only.is_empty(), asked.quick) {
         (false, _) => asked.only.iter().any(|only| only == *name),
         (true, quick) => !quick || QUICK.contains(name),
@@ -59,14 +63,16 @@ pub(crate) fn run(asked: &Asked) -> ExitCode {
         bench.row(name);
     }
     bench.growth();
+    println!("\n| row | client | requests of one run | MiB sent | MiB received |\n|---|---|---|---|---|");
+    bench.traffic.iter().for_each(|line| println!("{line}"));
     println!("\n| row | figure | median (least–most) | to reach |\n|---|---|---|---|");
     for figure in &bench.figures {
         println!("{}", figure.show());
     }
-    if let Some(path) = &asked.json {
-        let json = serde_json::to_string_pretty(&json(&bench.figures, &bench.measured)).expect("it is plain");
-        std::fs::write(path, json).unwrap_or_else(|error| panic!("{} cannot be written: {error}", path.display()));
-    }
+    let path = asked.json.clone().unwrap_or_else(|| concat!(env!("CARGO_TARGET_TMPDIR"), "/pass.json").into());
+    let json = serde_json::to_string_pretty(&json(&bench.figures, &bench.measured)).expect("it is plain");
+    std::fs::write(&path, json).unwrap_or_else(|error| panic!("{} cannot be written: {error}", path.display()));
+    println!("\nevery run: {}", path.display());
     if bench.figures.iter().all(|figure| figure.holds) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -95,12 +101,14 @@ struct Bench<'a> {
     asked: &'a Asked,
     program: PathBuf,
     measured: Vec<(String, Measured)>,
+    /// Lines of the table of requests and bytes.
+    traffic: Vec<String>,
     figures: Vec<Figure>,
 }
 
 impl<'a> Bench<'a> {
     fn new(asked: &'a Asked) -> Self {
-        Self { asked, program: built(), measured: Vec::new(), figures: Vec::new() }
+        Self { asked, program: built(), measured: Vec::new(), traffic: Vec::new(), figures: Vec::new() }
     }
 
     fn runs(&self) -> usize {
@@ -152,14 +160,23 @@ impl<'a> Bench<'a> {
     /// Prints the median of some runs, and keeps all.
     fn keep(&mut self, row: &str, client: &str, runs: &[Measured]) {
         let of = |figure: &dyn Fn(&Measured) -> f64, digits| Spread::of(runs.iter().map(figure)).show(digits);
-        let asked = runs.iter().all(|run| run.report.is_object());
-        let requests = |run: &Measured| figure(run.requests(&[])) / count(run.objects.max(1));
-        let told = |found: String| if asked { found } else { String::from("–") };
-        let requests = told(of(&requests, 4));
-        let throttled = told(of(&|run| figure(run.reported("throttled")), 0));
-        let told = |found: String| if runs[0].objects > 0 { found } else { String::from("–") };
-        let (rate, cost, rss) = (told(of(&Measured::rate, 0)), told(of(&Measured::cost, 1)), of(&|run| run.rss, 1));
-        println!("| {row} | {client} | {} | {rate} | {cost} | {rss} | {requests} | {throttled} |", runs[0].objects);
+        let told = |holds: bool, found: String| if holds { found } else { String::from("–") };
+        let (objects, own) = (runs[0].objects, runs[0].report.is_object());
+        let (seconds, rate) = (of(&|run| run.seconds, 2), told(objects > 0, of(&Measured::rate, 0)));
+        let (cpu, cost) = (of(&|run| run.cpu, 2), told(objects > 0, of(&Measured::cost, 1)));
+        let requests = told(objects > 0, of(&per_object, 4));
+        let throttled = told(own, of(&|run| figure(run.reported("throttled")), 0));
+        let memory = of(&|run| run.rss, 1);
+        println!(
+            "| {row} | {client} | {objects} | {seconds} | {rate} | {cpu} | {cost} | {memory} | {requests} | {throttled} |"
+        );
+        let bytes = |name: &'static str| told(own, of(&|run| figure(run.reported(name)) / f64::from(1 << 20), 2));
+        self.traffic.push(format!(
+            "| {row} | {client} | {} | {} | {} |",
+            kinds(&runs[runs.len() / 2].requests),
+            bytes("sent"),
+            bytes("received")
+        ));
         self.measured.extend(runs.iter().map(|run| (row.to_owned(), run.clone())));
     }
 
@@ -237,7 +254,7 @@ impl<'a> Bench<'a> {
         let runs = if fill.objects >= 1_000_000 || self.asked.quick { 1 } else { self.runs() };
         let own: Vec<_> = (0..runs).map(|_| rolled_up(pass(&self.program, fill, &[]))).collect();
         self.keep(row, "s3-log-rollup", &own);
-        let throttled = own.iter().map(|run| 100.0 * figure(run.reported("throttled")) / figure(run.requests(&[])));
+        let throttled = own.iter().map(|run| 100.0 * figure(run.reported("throttled")) / figure(run.asked()));
         let reach = self.reach(Reach::AtMost(1.0), 3.0);
         self.figure(row, "503s, % of requests", throttled, reach, 2);
         let reach = self.reach(Reach::AtMost(64.0), 1.5);
@@ -266,7 +283,7 @@ impl<'a> Bench<'a> {
         let fill = Fill { objects: 0, ..Fill::default() };
         let own: Vec<_> = (0..self.runs()).map(|_| pass(&self.program, &fill, &[])).collect();
         self.keep("nothing", "s3-log-rollup", &own);
-        let asked = own.iter().map(|run| figure(run.requests(&[])));
+        let asked = own.iter().map(|run| figure(run.asked()));
         self.figure("nothing", "requests of a pass with nothing to do", asked, Reach::AtMost(3.0), 0);
         let milliseconds = own.iter().map(|run| run.seconds * 1e3);
         let reach = self.reach(Reach::AtMost(100.0), 5.0);
@@ -337,8 +354,15 @@ fn rolled_up(run: Measured) -> Measured {
     run
 }
 
+/// Requests of one run, the most frequent first.
+fn kinds(requests: &BTreeMap<String, u64>) -> String {
+    let mut kinds: Vec<_> = requests.iter().collect();
+    kinds.sort_by_key(|(_, count)| Reverse(**count));
+    kinds.iter().map(|(kind, count)| format!("{count} {kind}")).collect::<Vec<_>>().join(", ")
+}
+
 fn per_object(run: &Measured) -> f64 {
-    figure(run.requests(&[])) / count(run.objects)
+    figure(run.asked()) / count(run.objects)
 }
 
 /// Log objects deleted a second, from when a pass is warm until its last whole second but one.

@@ -1,5 +1,6 @@
 //! The testbed in a process of its own, filled as asked, which says at its end what it saw.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -116,6 +117,8 @@ impl Fill {
 pub(crate) struct Seen {
     /// Log objects deleted in each second since the first request.
     pub(crate) deleted: Vec<u64>,
+    /// Requests by kind.
+    pub(crate) requests: BTreeMap<String, u64>,
 }
 
 /// A server process; it ends with this.
@@ -178,7 +181,8 @@ pub(crate) fn serve(fill: &str) {
         let closed = tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new()));
         let _ = closed.await;
     });
-    let seen = seen.lock().expect("nobody panicked").clone();
+    let mut seen = seen.lock().expect("nobody panicked").clone();
+    seen.requests = bed.counts().into_iter().map(|(operation, count)| (operation.to_string(), count)).collect();
     println!("{}", serde_json::to_string(&seen).expect("it is plain"));
     // Freeing millions of objects takes its time.
     std::process::exit(0);
