@@ -33,11 +33,11 @@ COPY testbed/Cargo.toml testbed/
 RUN mkdir src testbed/src \
     && touch src/lib.rs testbed/src/lib.rs \
     && echo 'fn main() {}' >src/main.rs \
-    && cargo zigbuild --locked --release --target "$(cat /target)" --bin s3-log-rollup
+    && cargo zigbuild --locked --release --target "$(cat /target)" -p s3-log-rollup --bin s3-log-rollup
 COPY src src
 # Newer than what was compiled above, whatever their times in the checkout are.
 RUN touch src/lib.rs src/main.rs \
-    && cargo zigbuild --locked --release --target "$(cat /target)" --bin s3-log-rollup \
+    && cargo zigbuild --locked --release --target "$(cat /target)" -p s3-log-rollup --bin s3-log-rollup \
     && mkdir /out \
     && cp "target/$(cat /target)/release/s3-log-rollup" /etc/ssl/certs/ca-certificates.crt /out/
 

@@ -31,7 +31,7 @@ const KILLED_AT: &str = "logs/media/";
 const NEXT: &str = "\
 The same program on a server of its own, with 20,000 log objects:
 
-   cargo run -p testbed -- serve --port 9000 --buckets logs --fill 20000
+   cargo run --bin testbed -- serve --port 9000 --buckets logs --fill 20000
 
 and in a second terminal
 
