@@ -77,7 +77,7 @@ impl Store {
         let expected = range.map_or(size, |(_, length)| length);
         let time = ATTEMPT + Duration::from_secs(expected / SLOWEST);
         self.ask(Operation::GetObject, Some(key), time, async || {
-            let (found, body) = self.object(key, etag, range).await?;
+            let (found, body) = self.object(key, etag, range, size).await?;
             let found = self.tag(key, found.as_deref())?;
             if etag.is_some_and(|listed| found != *listed) {
                 return Err(self.broken(Kind::Condition, Operation::GetObject, Some(key), "it is another object now"));
@@ -98,17 +98,17 @@ impl Store {
         key: &str,
         etag: Option<&ETag>,
         range: Option<(u64, u64)>,
+        size: u64,
     ) -> Result<(Option<String>, ByteStream), Failure> {
         let request = || self.client.get_object().bucket(&*self.bucket).key(key).checksum_mode(ChecksumMode::Enabled);
-        let sent = if range.is_none() { self.sample.get(request, key, etag).await } else { Sent::No };
-        if let Sent::Object(etag, body) = sent {
-            return Ok((Some(etag), body));
-        }
+        let sent = if range.is_none() { self.sample.get(request, key, etag, size).await } else { Sent::No };
         let range = range.map(|(first, length)| format!("bytes={first}-{}", first + length - 1));
         let request = request().set_if_match(etag.map(ETag::quoted)).set_range(range).customize();
         let request = match sent {
+            Sent::Object(etag, body) => return Ok((Some(etag), body)),
+            Sent::Unsigned(why) => return Err(self.failure(*why, Operation::GetObject, Some(key))),
             Sent::Other(answered) => request.config_override(Config::builder().http_client(answered)),
-            _ => request,
+            Sent::No => request,
         };
         // In a place of its own: it is large, and seldom there.
         let object = Box::pin(request.send()).await;

@@ -11,6 +11,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use aws_runtime::auth::SigV4OperationSigningConfig;
 use aws_runtime::auth::sigv4::SCHEME_ID;
 use aws_sdk_s3::config::{ConfigBag, Intercept, Layer, RuntimeComponents};
+use aws_sdk_s3::error::SdkError;
+use aws_sdk_s3::operation::get_object::GetObjectError;
 use aws_sdk_s3::operation::get_object::builders::GetObjectFluentBuilder;
 use aws_sdk_s3::primitives::{ByteStream, SdkBody};
 use aws_smithy_checksums::ChecksumAlgorithm;
@@ -19,6 +21,7 @@ use aws_smithy_checksums::http::CHECKSUM_ALGORITHMS_IN_PRIORITY_ORDER;
 use aws_smithy_http::label::{EncodingStrategy, fmt_string};
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::auth::{AuthScheme, AuthSchemeEndpointConfig, SharedAuthScheme};
+use aws_smithy_runtime_api::client::connection::CaptureSmithyConnection;
 use aws_smithy_runtime_api::client::http::{
     HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient, SharedHttpConnector,
     http_client_fn,
@@ -30,6 +33,7 @@ use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::http::Headers;
 use aws_smithy_types::endpoint::{Endpoint, EndpointAuthScheme};
+use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
 use aws_types::SigningName;
 use aws_types::region::SigningRegion;
@@ -50,9 +54,13 @@ const OF_ONE_REQUEST: [&str; 7] = [
     "x-amz-security-token",
 ];
 
-/// What the GETs of one bucket have in common, once one was made.
+/// Why the SDK had nothing to send.
+type Unsent = SdkError<GetObjectError, HttpResponse>;
+
+/// What the GETs of one bucket have in common, once one was made; nothing where they are not signed in the usual way, as
+/// those to directory buckets.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Sample(Arc<OnceCell<Seen>>);
+pub(super) struct Sample(Arc<OnceCell<Option<Seen>>>);
 
 #[derive(Debug)]
 struct Seen {
@@ -71,8 +79,10 @@ struct Seen {
 
 /// What became of a GET that was made like the sample.
 pub(super) enum Sent {
-    /// It was not sent: there is no sample, or it could not be signed.
+    /// There is no sample.
     No,
+    /// It could not be signed: there are no credentials, say.
+    Unsigned(Box<Unsent>),
     /// The object, and its tag.
     Object(String, ByteStream),
     /// Any other answer, or none: for the SDK to read, as that of the request that is made with this client.
@@ -80,31 +90,54 @@ pub(super) enum Sent {
 }
 
 impl Sample {
-    /// Sends a GET; `request` is for the SDK to make one of the same key.
+    /// Sends a GET of an object of `size` bytes; `request` is for the SDK to make one of the same key.
     pub(super) async fn get(
         &self,
         request: impl FnOnce() -> GetObjectFluentBuilder,
         key: &str,
         etag: Option<&ETag>,
+        size: u64,
     ) -> Sent {
-        let seen = self.0.get_or_try_init(|| Box::pin(look(request(), key))).await;
-        let Ok(seen) = seen else { return Sent::No };
-        // What is wrong will be wrong for the SDK, too, which says it better.
-        let Ok(request) = seen.request(key, etag).await else { return Sent::No };
-        match seen.connector.call(request).await {
-            Ok(answer) if answer.status().as_u16() == 200 => match answer.headers().get("etag") {
-                Some(etag) => Sent::Object(etag.to_owned(), checked(answer)),
-                None => Sent::Other(answered(Ok(answer))),
-            },
-            other => Sent::Other(answered(other)),
+        let seen = match self.0.get_or_try_init(|| Box::pin(look(request(), key))).await {
+            Ok(Some(seen)) => seen,
+            Ok(None) => return Sent::No,
+            Err(unsent) => return Sent::Unsigned(Box::new(unsent)),
+        };
+        let connection = CaptureSmithyConnection::new();
+        let request = match seen.request(key, etag, &connection).await {
+            Ok(request) => request,
+            Err(why) => return Sent::Unsigned(Box::new(Unsent::construction_failure(why))),
+        };
+        let answer = seen.connector.call(request).await;
+        let etag = answer.as_ref().ok().and_then(|answer| plain(answer, size));
+        match (etag, answer) {
+            (Some(etag), Ok(answer)) => Sent::Object(etag, checked(answer)),
+            (_, other) => Sent::Other(answered(other, connection)),
         }
     }
 }
 
+/// The tag of an object that came as it should: the one that is named, before a body of the right length.
+fn plain(answer: &HttpResponse, size: u64) -> Option<String> {
+    let headers = answer.headers();
+    let mut etags = headers.get_all("etag");
+    let (etag, more) = (etags.next()?, etags.next());
+    let right = answer.status().as_u16() == 200
+        && more.is_none()
+        && headers.get_all("content-length").all(|length| length.parse() == Ok(size));
+    right.then(|| etag.to_owned())
+}
+
 impl Seen {
-    async fn request(&self, key: &str, etag: Option<&ETag>) -> Result<HttpRequest, BoxError> {
+    async fn request(
+        &self,
+        key: &str,
+        etag: Option<&ETag>,
+        connection: &CaptureSmithyConnection,
+    ) -> Result<HttpRequest, BoxError> {
         let (before, after) = &self.address;
         let mut request = HttpRequest::get([before, &*encoded(key), after].concat())?;
+        request.add_extension(connection.clone());
         let headers = request.headers_mut();
         for (name, value) in &self.headers {
             headers.try_insert(name.clone(), value.clone())?;
@@ -124,6 +157,7 @@ impl Seen {
         let (path, query) = request.uri().split_once('?').unwrap_or((request.uri(), ""));
         let before = path.strip_suffix(&encoded(key))?.to_owned();
         let after = if query.is_empty() { String::new() } else { format!("?{query}") };
+        request.headers().get("authorization")?.strip_prefix("AWS4-HMAC-SHA256 ")?;
         let common = request.headers().iter().filter(|(name, _)| !OF_ONE_REQUEST.contains(name));
         let signing =
             bag.load::<Endpoint>()?.auth_schemes().iter().find(|scheme| scheme.name() == SCHEME_ID.inner())?;
@@ -132,6 +166,9 @@ impl Seen {
         let mut connector = HttpConnectorSettings::builder();
         connector.set_connect_timeout(timeouts.connect_timeout()).set_read_timeout(timeouts.read_timeout());
         let mut layer = Layer::new("sample");
+        // How long credentials may take to be renewed follows from these two.
+        layer.store_put(timeouts.clone());
+        layer.store_put(bag.load::<RetryConfig>()?.clone());
         layer.store_put(bag.load::<SigV4OperationSigningConfig>()?.clone());
         layer.store_put(bag.load::<SigningRegion>()?.clone());
         layer.store_put(bag.load::<SigningName>()?.clone());
@@ -148,20 +185,31 @@ impl Seen {
     }
 }
 
-/// Has the SDK make a GET of this key and not send it. An error where it comes not so far, or where it is not signed in the
-/// usual way, as those to directory buckets.
-async fn look(request: GetObjectFluentBuilder, key: &str) -> Result<Seen, BoxError> {
-    let look = Look { key: key.to_owned(), seen: Arc::default() };
-    let unsent = request.customize().interceptor(look.clone()).send().await.err();
-    let seen = look.seen.lock().unwrap_or_else(PoisonError::into_inner).take();
-    seen.ok_or_else(|| unsent.map_or_else(|| "it was sent".into(), Into::into))
+/// Has the SDK make a GET of this key and not send it. An error where it comes not so far.
+async fn look(request: GetObjectFluentBuilder, key: &str) -> Result<Option<Seen>, Unsent> {
+    let look = Look { key: key.to_owned(), looked: Arc::default() };
+    let sent = request.customize().interceptor(look.clone()).send().await;
+    let looked = std::mem::take(&mut *look.looked.lock().unwrap_or_else(PoisonError::into_inner));
+    match (looked, sent) {
+        (Looked::Usual(seen), _) => Ok(Some(*seen)),
+        (Looked::NotYet, Err(unsent)) => Err(unsent),
+        _ => Ok(None),
+    }
 }
 
 /// Looks at a request when it is ready, and stops it.
 #[derive(Clone, Debug)]
 struct Look {
     key: String,
-    seen: Arc<Mutex<Option<Seen>>>,
+    looked: Arc<Mutex<Looked>>,
+}
+
+#[derive(Debug, Default)]
+enum Looked {
+    #[default]
+    NotYet,
+    Unusual,
+    Usual(Box<Seen>),
 }
 
 #[dyn_dispatch_hint]
@@ -177,7 +225,8 @@ impl Intercept for Look {
         bag: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         let seen = Seen::of(context.request(), &self.key, components, bag);
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = seen;
+        let looked = seen.map_or(Looked::Unusual, |seen| Looked::Usual(Box::new(seen)));
+        *self.looked.lock().unwrap_or_else(PoisonError::into_inner) = looked;
         Err("it was to be looked at only".into())
     }
 }
@@ -207,18 +256,26 @@ fn checksum(headers: &Headers) -> Option<(ChecksumAlgorithm, Vec<u8>)> {
     named.next()
 }
 
-/// A client whose only answer is this one.
-fn answered(answer: Result<HttpResponse, ConnectorError>) -> SharedHttpClient {
-    let answer = Answered(Arc::new(Mutex::new(Some(answer))));
-    http_client_fn(move |_, _| SharedHttpConnector::new(answer.clone()))
+/// A client whose only answer is this one, over this connection.
+fn answered(answer: Result<HttpResponse, ConnectorError>, connection: CaptureSmithyConnection) -> SharedHttpClient {
+    let answered = Answered { answer: Arc::new(Mutex::new(Some(answer))), connection };
+    http_client_fn(move |_, _| SharedHttpConnector::new(answered.clone()))
 }
 
 #[derive(Clone, Debug)]
-struct Answered(Arc<Mutex<Option<Result<HttpResponse, ConnectorError>>>>);
+struct Answered {
+    answer: Arc<Mutex<Option<Result<HttpResponse, ConnectorError>>>>,
+    connection: CaptureSmithyConnection,
+}
 
 impl HttpConnector for Answered {
-    fn call(&self, _: HttpRequest) -> HttpConnectorFuture {
-        let answer = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        // For the SDK to have it closed where the answer is a server's error.
+        if let Some(asked) = request.extension::<CaptureSmithyConnection>() {
+            let connection = self.connection.clone();
+            asked.set_connection_retriever(move || connection.get());
+        }
+        let answer = self.answer.lock().unwrap_or_else(PoisonError::into_inner).take();
         let twice = || Err(ConnectorError::other("the answer was read already".into(), None));
         HttpConnectorFuture::ready(answer.unwrap_or_else(twice))
     }

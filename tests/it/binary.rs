@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
-use testbed::{Moment, Operation, Spec, When};
+use testbed::{FaultKind, Moment, Operation, Spec, When};
 
 use crate::bench::{Bench, LOGS, OUT};
 
@@ -103,6 +103,24 @@ async fn a_run_over_http_writes_bunyan_lines_and_the_report_as_its_termination_m
     let report: Value = serde_json::from_str(&std::fs::read_to_string(&message).expect("written")).expect("JSON");
     std::fs::remove_file(&message).expect("it is there");
     assert_eq!(report["rolled_up"]["objects"], 200);
+    bench.balanced();
+}
+
+#[tokio::test]
+async fn reads_that_the_server_fails_are_tried_again_and_are_no_errors_in_the_log() {
+    let mut bench = Bench::new();
+    bench.fill(&Spec { prefix: String::from("logs/"), objects: 50, ..Spec::default() });
+    let reads = || When::operation(Operation::GetObject).bucket(LOGS);
+    bench.bed.fault(reads().skip(10).times(3), FaultKind::Status(500, "InternalError"));
+    bench.bed.fault(reads().skip(20).times(3), FaultKind::ResetBefore);
+    let server = bench.bed.serve("127.0.0.1:0").await.expect("a free port");
+    let url = server.url();
+    let mut command = program(&reach(&url, &[]));
+    let (code, log, error) = tokio::task::spawn_blocking(move || run(&mut command)).await.expect("it ran");
+    assert_eq!(code, 0, "{log}{error}");
+    let worst = log.lines().map(|line| serde_json::from_str::<Value>(line).expect("every line is JSON"));
+    let worst = worst.max_by_key(|record| record["level"].as_u64()).expect("it says something");
+    assert_eq!(worst["level"], 30, "{worst}");
     bench.balanced();
 }
 

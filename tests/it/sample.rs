@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use aws_credential_types::Credentials;
+use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
+use s3_log_rollup::pass::Ended;
 use testbed::{FaultKind, Operation, Recorded, When};
 use tokio::sync::watch;
 
@@ -85,20 +87,29 @@ async fn an_answer_that_is_not_the_object_costs_no_second_request() {
     bench.balanced();
 }
 
-/// Credentials that are to be renewed as soon as they are there; it counts them.
-#[derive(Clone, Debug, Default)]
-struct Fleeting(Arc<AtomicU64>);
+/// Credentials that are to be renewed as soon as they are there. It counts them, and has no more than this.
+#[derive(Clone, Debug)]
+struct Fleeting(Arc<AtomicU64>, u64);
 
 impl ProvideCredentials for Fleeting {
     fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
     where
         Self: 'a,
     {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        if self.0.fetch_add(1, Ordering::Relaxed) >= self.1 {
+            let gone = CredentialsError::provider_error("the role was taken away");
+            return future::ProvideCredentials::ready(Err(gone));
+        }
         let (token, expiry) = (Some(String::from("token")), Some(SystemTime::now() + Duration::from_secs(1)));
         let credentials = Credentials::new("AKIATESTBED", testbed::SECRET_KEY, token, expiry, "test");
         future::ProvideCredentials::ready(Ok(credentials))
     }
+}
+
+async fn with_credentials(bench: &Bench, provider: Fleeting) -> Ended {
+    let sdk = bench.sdk().into_builder().credentials_provider(SharedCredentialsProvider::new(provider)).build();
+    let (_stop, stop) = watch::channel(false);
+    bench.run(config(&[("ROLLUP_CONCURRENCY", "1")]), sdk, 1, stop).await
 }
 
 #[tokio::test(start_paused = true)]
@@ -107,11 +118,27 @@ async fn each_get_is_signed_with_credentials_that_are_fresh() {
     for second in 10..40 {
         bench.log(&format!("logs/2026-01-31-10-00-{second}-A"), &format!("line {second}\n"));
     }
-    let provider = Fleeting::default();
-    let sdk = bench.sdk().into_builder().credentials_provider(SharedCredentialsProvider::new(provider.clone())).build();
-    let (_stop, stop) = watch::channel(false);
-    done(&bench.run(config(&[("ROLLUP_CONCURRENCY", "1")]), sdk, 1, stop).await);
+    let provider = Fleeting(Arc::default(), u64::MAX);
+    done(&with_credentials(&bench, provider.clone()).await);
     bench.balanced();
     let (asked, read) = (provider.0.load(Ordering::Relaxed), gets(&bench).len());
     assert!(asked >= 30 && read == 30, "credentials {asked} times for {read} reads");
+}
+
+#[tokio::test(start_paused = true)]
+async fn credentials_that_cannot_be_renewed_end_the_pass_at_the_first_get_that_needs_them() {
+    let mut bench = Bench::new();
+    for second in 10..40 {
+        bench.log(&format!("logs/2026-01-31-10-00-{second}-A"), &format!("line {second}\n"));
+    }
+    // Enough to come to the sources, as the test above has it.
+    let all = Fleeting(Arc::default(), u64::MAX);
+    done(&with_credentials(&bench.copy(), all.clone()).await);
+    let to_come_as_far = all.0.load(Ordering::Relaxed) / 2;
+    let ended = with_credentials(&bench, Fleeting(Arc::default(), to_come_as_far)).await;
+    assert_eq!(ended.exit_code(), 3, "{:#?}", ended.report);
+    let error = ended.error.expect("it ended with one").to_string();
+    assert!(error.starts_with("GetObject") && error.contains("the role was taken away"), "{error}");
+    assert!(!gets(&bench).is_empty() && gets(&bench).len() < 30);
+    bench.once();
 }
