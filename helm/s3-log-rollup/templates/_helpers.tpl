@@ -2,11 +2,16 @@
 {{- .Values.nameOverride | default .Chart.Name | trunc 45 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* A CronJob's name has at most 52 characters, and the pods of an Indexed Job append up to 18 to it, of 63. */}}
+{{/* A CronJob's name has at most 52 characters, and the pods of an Indexed Job append up to 18 to it, of 63. A longer one ends
+in a hash of the whole: two buckets whose names begin alike must not share a CronJob. */}}
 {{- define "s3-log-rollup.fullname" -}}
 {{- $name := .Values.nameOverride | default .Chart.Name -}}
 {{- $full := contains $name .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name $name) -}}
-{{- .Values.fullnameOverride | default $full | trunc 45 | trimSuffix "-" -}}
+{{- $full = .Values.fullnameOverride | default $full -}}
+{{- if gt (len $full) 45 -}}
+{{- $full = printf "%s-%s" ($full | trunc 36 | trimSuffix "-") ($full | sha256sum | trunc 8) -}}
+{{- end -}}
+{{- $full -}}
 {{- end -}}
 
 {{- define "s3-log-rollup.namespace" -}}
@@ -26,12 +31,16 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- toYaml (merge $own (.labels | default dict) (.root.Values.commonLabels | default dict) $rest) -}}
 {{- end -}}
 
-{{/* Takes a dict of the root, the object's name, and labels of its own. */}}
+{{/* Takes a dict of the root, the object's name, and labels and annotations of its own. */}}
 {{- define "s3-log-rollup.metadata" -}}
 name: {{ .name }}
 namespace: {{ include "s3-log-rollup.namespace" .root }}
 labels:
   {{- include "s3-log-rollup.labels" . | nindent 2 }}
+{{- with merge (dict) (.annotations | default dict) (.root.Values.commonAnnotations | default dict) }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end -}}
 
 {{- define "s3-log-rollup.serviceAccountName" -}}

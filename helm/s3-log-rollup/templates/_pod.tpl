@@ -99,7 +99,7 @@ serviceAccountName: {{ include "s3-log-rollup.serviceAccountName" $.root }}
 automountServiceAccountToken: {{ .automountServiceAccountToken }}
 enableServiceLinks: {{ .enableServiceLinks }}
 terminationGracePeriodSeconds: {{ .terminationGracePeriodSeconds }}
-{{- range $key := list "priorityClassName" "runtimeClassName" "dnsPolicy" }}
+{{- range $key := list "priorityClassName" "runtimeClassName" "schedulerName" "dnsPolicy" }}
 {{- with index $.root.Values $key }}
 {{ $key }}: {{ . }}
 {{- end }}
