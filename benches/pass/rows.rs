@@ -18,7 +18,7 @@ const S3_WRITES: f64 = 3_500.0;
 const WARM: usize = 10;
 
 /// Every row, in the order in which they run.
-pub(crate) const NAMES: [&str; 15] = [
+pub(crate) const NAMES: [&str; 18] = [
     "plan",
     "nothing",
     "20k",
@@ -28,7 +28,10 @@ pub(crate) const NAMES: [&str; 15] = [
     "30ms",
     "limits",
     "partitions",
-    "shards",
+    "shards-1",
+    "shards-2",
+    "shards-4",
+    "shards-8",
     "append",
     "append-6GiB",
     "listing",
@@ -133,7 +136,10 @@ impl<'a> Bench<'a> {
             "30ms" => self.beside_floors(name, &Fill { objects: 100_000, latency_ms: 30, ..plain }, &["naive"]),
             "limits" => self.at_limits(name, &at_limits, 1),
             "partitions" => self.at_limits(name, &Fill { groups: 8, partitions: 8, ..at_limits }, 8),
-            "shards" => self.shards(),
+            "shards-1" => self.shards(name, 1),
+            "shards-2" => self.shards(name, 2),
+            "shards-4" => self.shards(name, 4),
+            "shards-8" => self.shards(name, 8),
             "append" => self.append(name, 1),
             "append-6GiB" => self.append(name, 6),
             "listing" => self.listing(name, 1_000_000),
@@ -306,23 +312,15 @@ impl<'a> Bench<'a> {
         self.figure("plan", "keys parsed and planned a second on one core", rates, reach, 0);
     }
 
-    /// One process, and several that share the work, with all limits divided by 20.
-    fn shards(&mut self) {
+    /// Processes that share the work, with all limits divided by 20.
+    fn shards(&mut self, row: &str, shards: usize) {
         let fill =
             Fill { objects: 200_000, groups: 64, partitions: 8, latency_ms: 30, limits: Some(20.0), ..Fill::default() };
-        for shards in [1, 2, 4, 8] {
-            let run = clients::sharded(&self.program, &fill, shards);
-            let limit = S3_WRITES / 20.0 * 8.0;
-            let row = format!("shards {shards}");
-            self.figure(
-                &row,
-                "% of eight partitions' limits once warm",
-                [100.0 * warm_rate(&run) / limit],
-                Reach::Told,
-                1,
-            );
-            self.keep(&row, "s3-log-rollup", &[run]);
-        }
+        let run = clients::sharded(&self.program, &fill, shards);
+        let limit = S3_WRITES / 20.0 * 8.0;
+        let what = "% of eight partitions' limits once warm";
+        self.figure(row, what, [100.0 * warm_rate(&run) / limit], Reach::Told, 1);
+        self.keep(row, "s3-log-rollup", &[run]);
     }
 
     /// What more objects make of the cost of each, and of the memory for a plan.
