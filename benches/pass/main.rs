@@ -6,9 +6,8 @@
 //!
 //! Without arguments all rows run against the testbed's server, each three times (those of a million objects and more,
 //! once), each run right after its floors, and the ratios are of such neighbours. All of it goes into a file as well, which
-//! the last line names, or `--json`. `--list` names the rows. `--quick`
-//! runs what CI holds to wide bounds. `--program` measures another binary of this program beside the one that was just
-//! built: the static one. `--endpoint` runs the first row against a real server instead, in two buckets that it makes
+//! the last line names, or `--json`. `--list` names the rows. `--quick` runs what CI holds to wide bounds. `--program`
+//! measures another binary of this program beside the one that was just built: the static one. `--endpoint` runs the first row against a real server instead, in two buckets that it makes
 //! and empties, with the SDK's variables for region and credentials. `--instructions` counts the instructions of a plan
 //! and of a pass under valgrind and holds them to `benches/instructions.json`.
 //!

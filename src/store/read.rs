@@ -102,13 +102,17 @@ impl Store {
     ) -> Result<(Option<String>, ByteStream), Failure> {
         let request = || self.client.get_object().bucket(&*self.bucket).key(key).checksum_mode(ChecksumMode::Enabled);
         let sent = if range.is_none() { self.sample.get(request, key, etag, size).await } else { Sent::No };
-        let range = range.map(|(first, length)| format!("bytes={first}-{}", first + length - 1));
-        let request = request().set_if_match(etag.map(ETag::quoted)).set_range(range).customize();
-        let request = match sent {
+        let answered = match sent {
             Sent::Object(etag, body) => return Ok((Some(etag), body)),
             Sent::Unsigned(why) => return Err(self.failure(*why, Operation::GetObject, Some(key))),
-            Sent::Other(answered) => request.config_override(Config::builder().http_client(answered)),
-            Sent::No => request,
+            Sent::Other(answered) => Some(Config::builder().http_client(answered)),
+            Sent::No => None,
+        };
+        let range = range.map(|(first, length)| format!("bytes={first}-{}", first + length - 1));
+        let request = request().set_if_match(etag.map(ETag::quoted)).set_range(range).customize();
+        let request = match answered {
+            Some(answered) => request.config_override(answered),
+            None => request,
         };
         // In a place of its own: it is large, and seldom there.
         let object = Box::pin(request.send()).await;

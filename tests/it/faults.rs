@@ -10,11 +10,10 @@ use testbed::{BucketOptions, FaultKind, Moment, Operation, Quirks, Settings, Spe
 use tokio::sync::watch;
 
 use crate::bench::{Bench, LOGS, OUT, done};
+use crate::sources::small;
 
 fn ten_logs(bench: &mut Bench) {
-    for second in 10..20 {
-        bench.log(&format!("logs/2026-01-31-10-00-{second}-A"), &format!("line {second}\n"));
-    }
+    small(bench, 10..20);
 }
 
 /// It ended with this exit code, and the error says all of this.

@@ -12,6 +12,7 @@ use testbed::{FaultKind, Operation, Recorded, When};
 use tokio::sync::watch;
 
 use crate::bench::{Bench, LOGS, OUT, config, done};
+use crate::sources::small;
 
 /// GETs of sources: the key, the status, and whether the SDK sent it itself.
 fn gets(bench: &Bench) -> Vec<(String, Option<u16>, bool)> {
@@ -66,9 +67,7 @@ async fn old_rollups_are_read_in_the_same_way() {
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_is_not_the_object_costs_no_second_request() {
     let mut bench = Bench::new();
-    for second in 10..20 {
-        bench.log(&format!("logs/2026-01-31-10-00-{second}-A"), &format!("line {second}\n"));
-    }
+    small(&mut bench, 10..20);
     let key = "logs/2026-01-31-10-00-15-A";
     let reads = When::operation(Operation::GetObject).bucket(LOGS).key(key);
     bench.bed.fault(reads.clone(), FaultKind::Status(403, "InvalidObjectState"));
@@ -115,9 +114,7 @@ async fn with_credentials(bench: &Bench, provider: Fleeting) -> Ended {
 #[tokio::test(start_paused = true)]
 async fn each_get_is_signed_with_credentials_that_are_fresh() {
     let mut bench = Bench::new();
-    for second in 10..40 {
-        bench.log(&format!("logs/2026-01-31-10-00-{second}-A"), &format!("line {second}\n"));
-    }
+    small(&mut bench, 10..40);
     let provider = Fleeting(Arc::default(), u64::MAX);
     done(&with_credentials(&bench, provider.clone()).await);
     bench.balanced();
@@ -128,9 +125,7 @@ async fn each_get_is_signed_with_credentials_that_are_fresh() {
 #[tokio::test(start_paused = true)]
 async fn credentials_that_cannot_be_renewed_end_the_pass_at_the_first_get_that_needs_them() {
     let mut bench = Bench::new();
-    for second in 10..40 {
-        bench.log(&format!("logs/2026-01-31-10-00-{second}-A"), &format!("line {second}\n"));
-    }
+    small(&mut bench, 10..40);
     // Enough to come to the sources, as the test above has it.
     let all = Fleeting(Arc::default(), u64::MAX);
     done(&with_credentials(&bench.copy(), all.clone()).await);

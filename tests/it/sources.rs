@@ -11,7 +11,8 @@ const MIB: usize = 1 << 20;
 const LARGE: &str = "logs/2026-01-31-10-00-15-L";
 const KEEP: (&str, &str) = ("ROLLUP_KEEP", "true");
 
-fn small(bench: &mut Bench, seconds: std::ops::Range<u32>) {
+/// Small sources, one a second.
+pub(crate) fn small(bench: &mut Bench, seconds: std::ops::Range<u32>) {
     for second in seconds {
         bench.log(&format!("logs/2026-01-31-10-00-{second:02}-A"), &format!("line {second}\n"));
     }
