@@ -1,8 +1,9 @@
 //! How many requests may be in flight: a fixed number, or the number that the store itself shows to bear.
 //!
-//! The automatic limit rises by an eighth a round trip until the store first says `SlowDown`, then rises by one a round trip and halves at
-//! each further `SlowDown`: additive increase, multiplicative decrease, as congestion control does (RFC 5681). It
-//! also stops rising where more requests in flight only make each of them slower.
+//! The automatic limit rises by an eighth a round trip until as many requests are sent as S3 takes, or the store first
+//! says `SlowDown`; then it rises by one a round trip and halves at each further `SlowDown`: additive increase,
+//! multiplicative decrease, as congestion control does (RFC 5681). It also stops rising where more requests in flight
+//! only make each of them slower.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -12,8 +13,14 @@ use tokio::time::Instant;
 
 /// Where `auto` starts.
 const START: usize = 32;
-/// Answers for each step up at first.
+/// Answers for each step up at first,
 const EAGER: usize = 8;
+/// up to so many requests a second: S3's reads of a prefix ("Best practices design patterns: optimizing Amazon S3
+/// performance"). Beyond it the limit feels its way, since S3 lets a second's worth through before it refuses, and then
+/// refuses all that is in flight at once.
+const DOCUMENTED: f64 = 5_500.0;
+/// So many in flight are few to be refused at once, whatever their rate.
+const FEW: usize = 128;
 /// The lowest and the highest that `auto` goes. With four at least, several shards in one slow partition had so many reads
 /// refused that some outlasted their attempts.
 const RANGE: (usize, usize) = (1, 1024);
@@ -117,6 +124,13 @@ impl State {
         }
     }
 
+    /// It rises fast as long as this holds.
+    #[expect(clippy::cast_precision_loss, reason = "1024 at most")]
+    fn is_eager(&self) -> bool {
+        let rate_is_low = (self.limit as f64) < DOCUMENTED * self.mean.as_secs_f64();
+        self.halvings == 0 && (self.limit < FEW || rate_is_low)
+    }
+
     fn is_queueing(&self) -> bool {
         self.best != Duration::MAX && self.mean > self.best.mul_f64(LONGER) + SLACK
     }
@@ -131,7 +145,7 @@ impl Permit<'_> {
         }
         state.time(self.since.elapsed());
         state.answers += 1;
-        let wanted = if state.halvings == 0 { EAGER } else { state.limit };
+        let wanted = if state.is_eager() { EAGER } else { state.limit };
         if state.is_queueing() {
             // Back down, a little for each round of answers.
             if state.answers >= state.limit && state.limit > START {
@@ -221,6 +235,27 @@ mod tests {
             permit.answered();
         }
         assert!(limit.current() < high, "{} instead of {high}", limit.current());
+    }
+
+    /// The limit after so many rounds of requests that all are answered after 30 ms.
+    async fn after_rounds(rounds: usize) -> usize {
+        let limit = Limit::adaptive();
+        for _ in 0..rounds {
+            let mut round = Vec::new();
+            for _ in 0..limit.current() {
+                round.push(limit.acquire().await);
+            }
+            tokio::time::advance(Duration::from_millis(30)).await;
+            round.into_iter().for_each(Permit::answered);
+        }
+        limit.current()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_limit_rises_fast_to_the_rate_that_s3_takes_and_slowly_from_there() {
+        // 5,500 a second, 30 ms each, are 165 in flight.
+        assert_eq!(after_rounds(14).await, 165);
+        assert_eq!(after_rounds(114).await, 265);
     }
 
     #[tokio::test(start_paused = true)]
