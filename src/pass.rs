@@ -1,9 +1,10 @@
 //! One pass: settle what earlier runs left, list, plan, roll up side by side, report.
 
 mod dry;
+mod lister;
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 
+use self::lister::Lister;
 use crate::config::{Concurrency, Config, Mode};
 use crate::error::Error;
 use crate::fetch;
@@ -25,14 +27,14 @@ use crate::manifest::{self, BatchId};
 use crate::pace::Pace;
 use crate::parts;
 use crate::period::Period;
-use crate::plan::{Batch, BatchEnd, Planner, Reason, Tally};
+use crate::plan::{Batch, BatchEnd, Planner, Tally};
 use crate::probe;
 use crate::protocol::Policy;
 use crate::report::{Count, Ending, Report};
 use crate::rollup::{Mailbox, OLD_BYTES, Outcome, Rollup, Shared, Trouble};
 use crate::shown::shown;
 use crate::source::ETag;
-use crate::store::{self, Counts, Failure, Page, SdkConfig, Start, Store, Traffic};
+use crate::store::{self, Counts, Failure, SdkConfig, Start, Store, Traffic};
 
 /// Rollups worked on side by side.
 const SIDE_BY_SIDE: usize = 64;
@@ -229,6 +231,7 @@ impl Pass<'_> {
             self.probe().await?;
             self.settle(&pending, &mut lister.given_up).await?;
         }
+        lister.begin_apart(self.config.shard).await?;
         self.roll_up(lister, &pending).await;
         Ok(())
     }
@@ -519,98 +522,5 @@ impl Work<'_> {
             self.leave(&batch);
         }
         self.pass.conclude(outcome, given_up)
-    }
-}
-
-/// The listing of the sources, and what is planned of it.
-struct Lister<'l> {
-    store: &'l Store,
-    prefix: String,
-    planner: Planner,
-    /// Where the listing goes on; `None` when it has ended.
-    next: Option<Start>,
-    /// A page that is not planned yet.
-    page: Option<Page>,
-    asked: Option<LocalBoxFuture<'l, Result<Page, Failure>>>,
-    ready: VecDeque<Batch>,
-    /// Rollups whose batches are left in this pass.
-    given_up: HashSet<RollupName>,
-    finished: bool,
-}
-
-impl<'l> Lister<'l> {
-    fn new(store: &'l Store, prefix: &str, planner: Planner) -> Self {
-        Self {
-            store,
-            prefix: prefix.to_owned(),
-            planner,
-            next: Some(Start::First),
-            page: None,
-            asked: None,
-            ready: VecDeque::new(),
-            given_up: HashSet::new(),
-            finished: false,
-        }
-    }
-
-    /// Everything was listed and handed on.
-    fn is_done(&self) -> bool {
-        self.finished && self.ready.is_empty()
-    }
-
-    fn wants_page(&self) -> bool {
-        self.page.is_none() && self.next.is_some()
-    }
-
-    /// The next page. What was asked stays asked when this is dropped.
-    async fn page(&mut self) -> Result<Page, Failure> {
-        let (store, prefix) = (self.store, self.prefix.clone());
-        let start = self.next.clone().unwrap_or(Start::First);
-        let asked = self.asked.get_or_insert_with(|| Box::pin(async move { store.list(&prefix, &start).await }));
-        let page = asked.await;
-        self.asked = None;
-        let page = page?;
-        let last = page.objects.last().map(|object| object.key.as_str());
-        let next = match (page.next.clone(), last) {
-            (None, _) => None,
-            // Where the window leaves the rest of a year out, the listing jumps over it.
-            (Some(token), last) => {
-                Some(last.and_then(|l| self.planner.skip_to(l)).map_or(Start::Token(token), Start::After))
-            }
-        };
-        if next.is_some() && next == self.next {
-            return Err(self.store.does_not_advance(&self.prefix));
-        }
-        self.next = next;
-        Ok(page)
-    }
-
-    fn plan(&mut self, page: &Page) -> Result<(), Error> {
-        for object in &page.objects {
-            let batch = self.planner.push(object.listed())?;
-            self.take(batch);
-        }
-        if self.next.is_none() && self.asked.is_none() {
-            let batch = self.planner.finish()?;
-            self.take(batch);
-            self.finished = true;
-        }
-        Ok(())
-    }
-
-    fn take(&mut self, batch: Option<Batch>) {
-        self.ready.extend(batch);
-    }
-
-    fn report(&self, report: &mut Report) {
-        let tally = self.planner.tally();
-        report.found = Count { objects: tally.listed.objects, bytes: tally.listed.bytes };
-        for reason in Reason::ALL {
-            let left = tally.left(reason);
-            if left.count.objects > 0 {
-                let count = Count { objects: left.count.objects, bytes: left.count.bytes };
-                report.leave_all(&reason.to_string(), count, &left.examples);
-            }
-        }
     }
 }

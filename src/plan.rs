@@ -92,6 +92,13 @@ impl Shard {
         self.index
     }
 
+    /// The one of `places`, from 0, that this shard has for itself where there are enough; the shards lie evenly among
+    /// them.
+    #[must_use]
+    pub fn share_of(&self, places: usize) -> usize {
+        places * self.index as usize / self.count.get() as usize
+    }
+
     /// Whether this shard takes a rollup.
     #[must_use]
     pub fn takes(&self, rollup: &RollupName) -> bool {
@@ -271,6 +278,11 @@ impl Planner {
         }
     }
 
+    /// Says that the listing begins behind a key, before anything is pushed.
+    pub fn begin_behind(&mut self, key: &str) {
+        self.last = Some(key.to_owned());
+    }
+
     /// Takes the next listed object; returns the batch that it ends, if it ends one.
     ///
     /// Keys come in ascending order of their bytes, as S3 lists. A key that was just listed is skipped; a smaller one
@@ -299,8 +311,10 @@ impl Planner {
         batch
     }
 
-    /// Ends the listing; returns the last batch, if there is one.
+    /// Ends the listing; returns the last batch, if there is one. What is pushed then is another listing, which has none
+    /// of the keys of this one.
     pub fn finish(&mut self) -> Result<Option<Batch>, EventTimeKeys> {
+        self.last = None;
         match self.run.take() {
             Some(run) => self.pass_by(run),
             None => Ok(None),

@@ -208,6 +208,43 @@ fn every_rollup_belongs_to_exactly_one_shard() {
     assert_eq!((Shard::new(3, 3), Shard::new(0, 0)), (None, None));
 }
 
+#[rstest]
+#[case(4, 4, &[0, 1, 2, 3])]
+#[case(3, 8, &[0, 2, 5])]
+#[case(4, 2, &[0, 0, 1, 1])]
+#[case(2, 1, &[0, 0])]
+#[case(2, 0, &[0, 0])]
+fn shards_have_places_of_their_own_where_there_are_enough(
+    #[case] count: u32,
+    #[case] places: usize,
+    #[case] shares: &[usize],
+) {
+    let found: Vec<_> = (0..count).map(|index| Shard::new(count, index).unwrap().share_of(places)).collect();
+    assert_eq!(found, shares);
+}
+
+#[test]
+fn a_listing_that_begins_behind_a_key_covers_nothing_before_it_and_what_lies_before_is_a_listing_of_its_own() {
+    let [before, behind] = [[("logs/a/2019-09-13-10-00-00-A", 1)], [("logs/b/2019-09-13-10-00-00-A", 1)]];
+    let mut planner = planner(settings(Level::Day));
+    planner.begin_behind("logs/b/");
+    let first = run(&mut planner, &behind).unwrap();
+    let second = run(&mut planner, &before).unwrap();
+    assert_eq!(shown(&first), ["b/2019-09-13=b/2019-09-13-10-00-00-A"]);
+    assert_eq!(shown(&second), ["a/2019-09-13=a/2019-09-13-10-00-00-A"]);
+    let after = |batch: &Batch| batch.covers.as_ref().expect("it is complete").after.as_deref().map(str::to_owned);
+    assert_eq!((after(&first[0]).as_deref(), after(&second[0])), (Some("logs/b/"), None));
+}
+
+#[test]
+fn what_is_listed_before_the_key_behind_which_the_listing_begins_is_left() {
+    let mut planner = planner(settings(Level::Day));
+    planner.begin_behind("logs/b/");
+    let listed = [("logs/a/2019-09-13-10-00-00-A", 1), ("logs/b/2019-09-13-10-00-00-A", 1)];
+    assert_eq!(shown(&run(&mut planner, &listed).unwrap()), ["b/2019-09-13=b/2019-09-13-10-00-00-A"]);
+    assert_eq!(planner.tally().left(Reason::OutOfOrder).count.objects, 1);
+}
+
 const EVENT_TIME: [(&str, u64); 3] = [
     ("logs/1/r/b/2019/09/13/2019-09-13-00-00-00-A", 1),
     ("logs/1/r/b/2019/09/14/2019-09-14-00-00-00-A", 1),

@@ -48,6 +48,8 @@ impl Object {
 pub struct Page {
     /// At most 1,000 objects, in key order.
     pub objects: Vec<Object>,
+    /// With [`Store::list_folder`]: prefixes that end in the next `/`, and stand for all objects below them. In order.
+    pub folders: Vec<String>,
     /// The token of the next page, if there is one.
     pub next: Option<String>,
 }
@@ -55,12 +57,17 @@ pub struct Page {
 impl Store {
     /// A page of objects under `prefix`. The prefix is sent even where it is empty, since policies look at it.
     pub async fn list(&self, prefix: &str, start: &Start) -> Result<Page, Failure> {
-        self.list_at_most(prefix, start, None).await
+        self.ask_list(prefix, start, None, None).await
+    }
+
+    /// The first page of what lies directly under `prefix`: 1,000 objects and folders at most, together.
+    pub async fn list_folder(&self, prefix: &str) -> Result<Page, Failure> {
+        self.ask_list(prefix, &Start::First, None, Some("/")).await
     }
 
     /// Is there an object of that very key? Answers also who may list but not read.
     pub async fn find(&self, key: &str) -> Result<bool, Failure> {
-        let page = self.list_at_most(key, &Start::First, Some(1)).await?;
+        let page = self.ask_list(key, &Start::First, Some(1), None).await?;
         Ok(page.objects.first().is_some_and(|object| object.key == key))
     }
 
@@ -71,10 +78,17 @@ impl Store {
         self.broken(Kind::NoAnswer, Operation::ListObjectsV2, Some(prefix), what)
     }
 
-    async fn list_at_most(&self, prefix: &str, start: &Start, most: Option<i32>) -> Result<Page, Failure> {
+    async fn ask_list(
+        &self,
+        prefix: &str,
+        start: &Start,
+        most: Option<i32>,
+        delimiter: Option<&str>,
+    ) -> Result<Page, Failure> {
         self.ask(Operation::ListObjectsV2, None, ATTEMPT, async || {
             let request = self.client.list_objects_v2().bucket(&*self.bucket).prefix(prefix);
             let request = request.encoding_type(EncodingType::Url).set_max_keys(most);
+            let request = request.set_delimiter(delimiter.map(str::to_owned));
             let request = match start {
                 Start::First => request,
                 Start::After(key) => request.start_after(key),
@@ -84,12 +98,14 @@ impl Store {
             let encoded = page.encoding_type == Some(EncodingType::Url);
             let objects = page.contents.unwrap_or_default().into_iter().filter_map(|object| listed(object, encoded));
             let objects = objects.collect();
+            let folders = page.common_prefixes.unwrap_or_default().into_iter();
+            let folders = folders.filter_map(|folder| decoded(folder.prefix?, encoded)).collect();
             let next = page.next_continuation_token.filter(|_| page.is_truncated == Some(true));
             if page.is_truncated == Some(true) && next.is_none() {
                 let what = "the page says that more follow but names no token";
                 return Err(self.broken(Kind::NoAnswer, Operation::ListObjectsV2, None, what));
             }
-            Ok(Page { objects, next })
+            Ok(Page { objects, folders, next })
         })
         .await
     }

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use rstest::rstest;
+use s3_log_rollup::layout::RollupName;
+use s3_log_rollup::plan::Shard;
 use testbed::{FaultKind, Moment, Operation, Quirks, Settings, Spec, When};
 
 use crate::bench::{Bench, LOGS, OUT, done};
@@ -317,6 +320,61 @@ async fn shards_share_the_rollups_and_settle_for_each_other_what_is_theirs() {
         assert!(ended.report.rollups.created > 0);
     }
     assert_eq!(a.report.rollups.created + b.report.rollups.created + c.report.rollups.created, 15);
+    bench.balanced();
+}
+
+/// The group of the first log object that each shard reads.
+async fn first_groups(bench: &Bench, shards: usize) -> Vec<String> {
+    let mut groups = Vec::new();
+    for shard in 0..shards {
+        let (before, there) = (bench.bed.requests().len(), bench.bed.keys(LOGS).len());
+        let (count, index) = (shards.to_string(), shard.to_string());
+        let ended = bench.pass(&[("ROLLUP_SHARD_COUNT", &count), ("ROLLUP_SHARD_INDEX", &index)]).await;
+        done(&ended);
+        assert_eq!(ended.report.found.objects, there as u64, "each is listed once");
+        let requests = bench.bed.requests().split_off(before);
+        let first = requests.iter().filter(|request| request.operation == Operation::GetObject);
+        let key = first.filter_map(|request| request.key.clone()).find(|key| key.starts_with("logs/"));
+        groups.push(key.expect("each has rollups of its own").split("2026").next().expect("a group").to_owned());
+    }
+    groups
+}
+
+#[rstest]
+#[case::folders_of_the_prefix("logs/")]
+#[case::folders_further_down("logs/123456789012/eu-west-1/")]
+#[tokio::test(start_paused = true)]
+async fn each_shard_begins_with_a_group_of_its_own(#[case] above: &str) {
+    let mut bench = Bench::new();
+    let groups = ["a", "b", "c", "d"].map(|group| format!("{above}{group}/"));
+    for (group, day) in groups.iter().flat_map(|group| (1..=31).map(move |day| (group, day))) {
+        bench.log(&format!("{group}2026-01-{day:02}-10-00-00-A"), &format!("{group} {day}\n"));
+    }
+    assert_eq!(first_groups(&bench, 4).await, groups);
+    bench.balanced();
+    assert!(bench.bed.keys(LOGS).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rollup_on_both_sides_of_a_shards_beginning_has_each_line_once_however_often_its_sources_are_read() {
+    // The groups `/web/` and `web/` share their rollups, and shard 1 begins at the second.
+    let shard = Shard::new(2, 1).expect("there is one");
+    let days = (1..=31).map(|day| format!("2026-01-{day:02}"));
+    let mut own = days.filter(|day| shard.takes(&RollupName::parse(&format!("web/{day}")).expect("a name")));
+    let day = own.next().expect("half of them are");
+    let mut bench = Bench::new();
+    bench.log(&format!("logs//web/{day}-10-00-00-A"), "/web/\n");
+    for hour in 10..13 {
+        bench.log(&format!("logs/web/{day}-{hour}-00-00-A"), &format!("web/ {hour}\n"));
+        let settings = [("ROLLUP_KEEP", "true"), ("ROLLUP_SHARD_COUNT", "2"), ("ROLLUP_SHARD_INDEX", "1")];
+        done(&bench.pass(&settings).await);
+    }
+    assert_eq!(bench.text(&format!("web/{day}")), "web/ 10\n/web/\nweb/ 11\nweb/ 12\n");
+    let of_a_source = |request: &testbed::Recorded| request.key.as_deref().is_some_and(|key| key.starts_with("logs/"));
+    let looks = bench.bed.requests().into_iter().filter(|request| request.operation == Operation::HeadObject);
+    assert_eq!(looks.filter(of_a_source).count(), 0, "of what the other stretch lists, none is taken for gone");
+    done(&bench.pass(&[]).await);
+    assert!(bench.bed.keys(LOGS).is_empty());
     bench.balanced();
 }
 

@@ -153,8 +153,8 @@ fn expect(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), String>
 /// The rollup of a log object, at level day.
 fn rollup_of(log: &str) -> String {
     let name = log.strip_prefix("logs/").unwrap_or(log);
-    let group = name.rfind('/').map_or("", |end| &name[..=end]);
-    format!("{group}{}", &name[group.len()..group.len() + "2026-01-31".len()])
+    let (group, time) = name.split_at(name.find("2026-01-31").expect("all are of one day"));
+    format!("{}{}", group.trim_start_matches('/'), &time[.."2026-01-31".len()])
 }
 
 impl State {

@@ -19,6 +19,8 @@ const MOST_TURNS: u64 = 50_000;
 /// Passes that may start in one schedule.
 const MOST_PASSES: u64 = 5;
 const GROUPS: [&str; 2] = ["", "web/"];
+/// Groups that share their rollups, on both sides of where a second shard begins, and another one.
+const APART: [&str; 3] = ["/web/", "web/", "/a/"];
 
 /// What happened in schedules.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,6 +66,8 @@ struct Plan {
     faults: u32,
     /// Of a thousand turns, so many kill a pass.
     kills: u32,
+    /// Some of the passes are one of two shards.
+    shards: bool,
     /// Somebody else's large rollups, which every append copies.
     filler: bool,
     logs: Vec<Log>,
@@ -72,10 +76,11 @@ struct Plan {
 
 impl Plan {
     fn new(dice: &mut fastrand::Rng) -> Self {
-        let groups = dice.usize(1..=2);
+        let shards = dice.u32(..4) == 0;
+        let groups = if shards { &APART[..] } else { &GROUPS[..dice.usize(1..=2)] };
         let large = dice.u32(..128) == 0;
         let mut log = |at: usize| Log {
-            key: format!("logs/{}2026-01-31-{:02}-00-00-{at}", GROUPS[dice.usize(..groups)], dice.u32(..24)),
+            key: format!("logs/{}2026-01-31-{:02}-00-00-{at}", groups[dice.usize(..groups.len())], dice.u32(..24)),
             lines: if dice.u32(..12) == 0 { 0 } else { dice.usize(1..=2) },
             padding: if large && at == 0 { 5 << 20 } else { dice.usize(..20) },
             newline: dice.bool(),
@@ -89,6 +94,7 @@ impl Plan {
             keep: [0, 0, 0, 30, 50, 100][dice.usize(..6)],
             faults: [0, 10, 40][dice.usize(..3)],
             kills: [0, 5, 20][dice.usize(..3)],
+            shards,
             filler: dice.u32(..3) == 0,
             logs: logs.into_iter().take(dice.usize(2..=8)).collect(),
             late: late.into_iter().take(dice.usize(..=4)).collect(),
@@ -120,11 +126,16 @@ impl Play<'_> {
 
     fn start(&mut self) {
         let keep = if self.dice.u32(..100) < self.plan.keep { "true" } else { "false" };
-        let (seed, Plan { batch, concurrency, .. }) = (self.dice.u64(..), &self.plan);
-        let settings = [("ROLLUP_KEEP", keep), ("ROLLUP_BATCH_OBJECTS", batch), ("ROLLUP_CONCURRENCY", concurrency)];
+        let seed = self.dice.u64(..);
+        let shard = if self.plan.shards { [None, Some("0"), Some("1"), Some("1")][self.dice.usize(..4)] } else { None };
+        let Plan { batch, concurrency, .. } = &self.plan;
+        let mut settings =
+            vec![("ROLLUP_KEEP", keep), ("ROLLUP_BATCH_OBJECTS", batch), ("ROLLUP_CONCURRENCY", concurrency)];
+        settings
+            .extend(shard.into_iter().flat_map(|index| [("ROLLUP_SHARD_COUNT", "2"), ("ROLLUP_SHARD_INDEX", index)]));
         let client = self.passes.start(self.bench, &settings, seed);
         self.tally.passes += 1;
-        self.tell(|| format!("pass {client} starts, KEEP {keep}"));
+        self.tell(|| format!("pass {client} starts, KEEP {keep}, shard {shard:?}"));
     }
 
     /// Until every pass has ended and every late request was applied.
