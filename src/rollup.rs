@@ -12,7 +12,7 @@ mod remove;
 mod shared;
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -62,10 +62,14 @@ impl World for S3 {
 
     fn unlisted(offer: &Offer<Self>, carried: &[Sources<Self>]) -> Vec<Source> {
         let Some(KeyRange { after, until }) = &offer.scope else { return Vec::new() };
-        let listed: std::collections::HashSet<&str> = offer.sources.iter().map(|source| &*source.key).collect();
         let within = |key: &str| after.as_deref().is_none_or(|after| key > after) && key <= &**until;
-        let carried = carried.iter().flat_map(|list| list.iter());
-        carried.filter(|source| within(&source.key) && !listed.contains(&*source.key)).cloned().collect()
+        let mut carried: Vec<_> =
+            carried.iter().flat_map(|list| list.iter()).filter(|c| within(&c.key)).cloned().collect();
+        if !carried.is_empty() {
+            let listed: HashSet<&str> = offer.sources.iter().map(|source| &*source.key).collect();
+            carried.retain(|source| !listed.contains(&*source.key));
+        }
+        carried
     }
 }
 
