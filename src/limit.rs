@@ -17,7 +17,8 @@ const START: usize = 32;
 const EAGER: usize = 8;
 /// up to so many requests a second: S3's reads of a prefix ("Best practices design patterns: optimizing Amazon S3
 /// performance"). Beyond it the limit feels its way, since S3 lets a second's worth through before it refuses, and then
-/// refuses all that is in flight at once.
+/// refuses all that is in flight at once. Of writes it takes fewer, but a pass has few: the keys that it deletes go at a
+/// pace of their own.
 const DOCUMENTED: f64 = 5_500.0;
 /// So many in flight are few to be refused at once, whatever their rate.
 const FEW: usize = 128;

@@ -63,13 +63,14 @@ impl World for S3 {
     fn unlisted(offer: &Offer<Self>, carried: &[Sources<Self>]) -> Vec<Source> {
         let Some(KeyRange { after, until }) = &offer.scope else { return Vec::new() };
         let within = |key: &str| after.as_deref().is_none_or(|after| key > after) && key <= &**until;
-        let mut carried: Vec<_> =
-            carried.iter().flat_map(|list| list.iter()).filter(|c| within(&c.key)).cloned().collect();
-        if !carried.is_empty() {
-            let listed: HashSet<&str> = offer.sources.iter().map(|source| &*source.key).collect();
-            carried.retain(|source| !listed.contains(&*source.key));
+        let carried = carried.iter().flat_map(|list| list.iter());
+        let mut carried = carried.filter(|source| within(&source.key)).peekable();
+        // Without KEEP nothing is, and a batch is large.
+        if carried.peek().is_none() {
+            return Vec::new();
         }
-        carried
+        let listed: HashSet<&str> = offer.sources.iter().map(|source| &*source.key).collect();
+        carried.filter(|source| !listed.contains(&*source.key)).cloned().collect()
     }
 }
 
